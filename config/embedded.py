@@ -154,9 +154,7 @@ def _prepare_folders(var: Path) -> None:
         (var / "log").mkdir(exist_ok=True)
         _private_folder(socket_folder(var))
     except OSError as error:
-        raise EmbeddedError(
-            f"Cannot use the data folder {var}: {error}. Choose another one with VAR=."
-        ) from error
+        raise EmbeddedError(f"Cannot use the data folder {var}: {error}. Choose another one with VAR=.") from error
 
 
 def _private_folder(folder: Path) -> None:
@@ -164,9 +162,7 @@ def _private_folder(folder: Path) -> None:
     folder.mkdir(mode=0o700, exist_ok=True)
     info = folder.lstat()
     if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid() or stat.S_IMODE(info.st_mode) & 0o077:
-        raise EmbeddedError(
-            f"{folder} must be a folder of this user with mode 0700. Remove it and start again."
-        )
+        raise EmbeddedError(f"{folder} must be a folder of this user with mode 0700. Remove it and start again.")
 
 
 @contextmanager
@@ -199,9 +195,7 @@ def _claim(folder: Path, answers: Callable[[], bool]) -> int | None:
         else:
             return descriptor
     os.close(descriptor)
-    raise EmbeddedError(
-        f"A server holds {folder} but does not answer; look for its process: lsof +D {folder}"
-    )
+    raise EmbeddedError(f"A server holds {folder} but does not answer; look for its process: lsof +D {folder}")
 
 
 def _launch(

@@ -81,9 +81,7 @@ def test_the_31st_is_clamped_and_derived_from_the_anchor_each_time():
 def test_the_first_period_ends_at_the_next_anchor_day():
     anchor = Anchor("month", 1, date(2026, 1, 10), day=15)
 
-    assert first_period(anchor, "UTC", utc(2026, 1, 10, 12)) == Interval(
-        utc(2026, 1, 10, 12), utc(2026, 1, 15)
-    )
+    assert first_period(anchor, "UTC", utc(2026, 1, 10, 12)) == Interval(utc(2026, 1, 10, 12), utc(2026, 1, 15))
     assert starts(anchor, "UTC", utc(2026, 1, 10, 12), 3) == ["2026-01-15", "2026-02-15", "2026-03-15"]
 
 
@@ -107,9 +105,7 @@ def test_a_subscription_that_starts_on_its_anchor_day_gets_a_full_interval():
     ],
 )
 def test_boundaries_follow_interval_count_and_anchor(anchor, ends):
-    assert (
-        starts(anchor, "UTC", datetime.combine(anchor.starts_on, datetime.min.time(), UTC), len(ends)) == ends
-    )
+    assert starts(anchor, "UTC", datetime.combine(anchor.starts_on, datetime.min.time(), UTC), len(ends)) == ends
 
 
 def test_periods_follow_the_local_midnight_across_daylight_saving():
@@ -125,9 +121,7 @@ def test_a_new_zone_makes_no_period_of_a_few_hours():
     anchor = Anchor("month", 1, date(2026, 1, 1))
     end_in_berlin = utc(2026, 1, 31, 23)
 
-    assert next_period(anchor, "America/New_York", end_in_berlin) == Interval(
-        end_in_berlin, utc(2026, 3, 1, 5)
-    )
+    assert next_period(anchor, "America/New_York", end_in_berlin) == Interval(end_in_berlin, utc(2026, 3, 1, 5))
     assert next_period(anchor, "Asia/Tokyo", end_in_berlin) == Interval(end_in_berlin, utc(2026, 2, 28, 15))
 
 
@@ -202,9 +196,7 @@ def test_days_may_be_shorter_or_longer(zone, day, hours):
 
 
 def test_weeks_start_on_monday():
-    assert calendar_period("week", utc(2026, 11, 22, 12), "UTC") == Interval(
-        utc(2026, 11, 16), utc(2026, 11, 23)
-    )
+    assert calendar_period("week", utc(2026, 11, 22, 12), "UTC") == Interval(utc(2026, 11, 16), utc(2026, 11, 23))
 
 
 def test_hours_are_those_of_the_zone():

@@ -1,0 +1,206 @@
+"""Credits: grants, and the double-entry ledger that says where each went."""
+
+from functools import partial
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models import F, Q
+from django.db.models.functions import Now
+
+from accounts.ids import new_id
+from accounts.models import Customer, User
+from billing.fields import amount_field, finite, not_negative, ordered, positive
+from billing.pricing.models import CreditTerm, Price
+from billing.subscriptions.models import BillingPeriod
+
+
+class GrantKind(models.TextChoices):
+    PAID = "paid", "Paid"
+    PROMOTIONAL = "promotional", "Promotional"
+    PLAN = "plan", "From the plan"
+
+
+class CreditGrant(models.Model):
+    """Credits (or money) given to a customer, usable in [effective_at, expires_at)."""
+
+    public_id = models.CharField(max_length=40, unique=True, default=partial(new_id, "grant"), editable=False)
+    customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="credit_grants")
+    unit = models.CharField(max_length=32, default="credits", help_text="credits, or a currency for prepaid money.")
+    amount = amount_field()
+    kind = models.CharField(max_length=16, choices=GrantKind, default=GrantKind.PROMOTIONAL)
+    priority = models.PositiveSmallIntegerField(default=50, help_text="Lower is spent first.")
+    effective_at = models.DateTimeField()
+    expires_at = models.DateTimeField(null=True, blank=True)
+    voided_at = models.DateTimeField(null=True, editable=False)
+    cost_basis = amount_field(null=True, blank=True, help_text="What one unit was sold for, for revenue.")
+    meters = ArrayField(
+        models.CharField(max_length=128),
+        default=list,
+        blank=True,
+        help_text="Keys of the only meters it pays for.",
+    )
+    reason = models.CharField(max_length=500, blank=True)
+    period = models.ForeignKey(
+        BillingPeriod, on_delete=models.PROTECT, null=True, editable=False, related_name="grants"
+    )
+    term = models.ForeignKey(CreditTerm, on_delete=models.PROTECT, null=True, editable=False, related_name="+")
+    created_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, editable=False, related_name="+")
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        ordering = ["priority", F("expires_at").asc(nulls_last=True), "effective_at", "id"]
+        constraints = [
+            models.UniqueConstraint(fields=["period", "term"], name="one_plan_grant_per_period_and_term"),
+            models.CheckConstraint(
+                condition=Q(kind="plan", period__isnull=False, term__isnull=False)
+                | ~Q(kind="plan") & Q(period=None, term=None),
+                name="plan_grant_has_its_period",
+            ),
+            positive("amount", "grant_amount_positive"),
+            not_negative("cost_basis", "grant_cost_basis_not_negative"),
+            ordered("effective_at", "expires_at", "grant_expires_after_it_begins"),
+        ]
+        indexes = [models.Index(fields=["customer", "unit"], name="grant_of_customer")]
+
+    def __str__(self) -> str:
+        return f"{self.amount.normalize():f} {self.unit} for {self.customer.key}"
+
+
+class AccountKind(models.TextChoices):
+    ISSUED = "issued", "Issued"
+    GRANT = "grant", "Grant"
+    CONSUMED = "consumed", "Consumed"
+    OVERAGE = "overage", "Overage"
+    EXPIRED = "expired", "Expired"
+    VOIDED = "voided", "Voided"
+
+
+class LedgerAccount(models.Model):
+    """A place where a unit of a customer lies. `debits` and `credits` are the sums of its entries.
+
+    A grant's account has a credit balance: what remains. It can never be overdrawn.
+    """
+
+    customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="+")
+    unit = models.CharField(max_length=32)
+    kind = models.CharField(max_length=16, choices=AccountKind)
+    grant = models.OneToOneField(CreditGrant, on_delete=models.PROTECT, null=True, related_name="account")
+    debits = amount_field(default=0)
+    credits = amount_field(default=0)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["customer", "unit", "kind"],
+                condition=~Q(kind="grant"),
+                name="one_account_per_kind_and_unit",
+            ),
+            models.CheckConstraint(condition=Q(kind__in=AccountKind.values), name="account_kind_is_known"),
+            models.CheckConstraint(
+                condition=Q(kind="grant", grant__isnull=False) | ~Q(kind="grant") & Q(grant=None),
+                name="grant_account_has_its_grant",
+            ),
+            models.CheckConstraint(
+                condition=~Q(kind="grant") | Q(credits__gte=F("debits")), name="grant_account_never_overdrawn"
+            ),
+            not_negative("debits", "account_debits_not_negative"),
+            not_negative("credits", "account_credits_not_negative"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} of {self.customer_id} in {self.unit}"
+
+
+class TransactionCode(models.TextChoices):
+    """Why a transaction was posted."""
+
+    GRANT = "grant", "Grant"
+    USAGE = "usage", "Usage"
+    EXPIRY = "expiry", "Expiry"
+    VOID = "void", "Void"
+
+
+class LedgerTransaction(models.Model):
+    """Entries that belong together and balance per unit. Append-only."""
+
+    public_id = models.CharField(max_length=40, unique=True, default=partial(new_id, "txn"), editable=False)
+    customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="+")
+    code = models.CharField(max_length=16, choices=TransactionCode)
+    idempotency_key = models.CharField(max_length=255, unique=True)
+    effective_at = models.DateTimeField()
+    recorded_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(code__in=TransactionCode.values), name="transaction_code_is_known"),
+        ]
+        indexes = [models.Index(fields=["customer", "-id"], name="transaction_of_customer")]
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.public_id}"
+
+
+class Direction(models.TextChoices):
+    DEBIT = "debit", "Debit"
+    CREDIT = "credit", "Credit"
+
+
+class LedgerEntry(models.Model):
+    """One side of a transaction: an account, a direction and a positive amount. Append-only.
+
+    `cell` names the line and segment that caused it, where usage did.
+    """
+
+    transaction = models.ForeignKey(LedgerTransaction, on_delete=models.PROTECT, related_name="entries")
+    account = models.ForeignKey(LedgerAccount, on_delete=models.PROTECT, related_name="entries")
+    direction = models.CharField(max_length=8, choices=Direction)
+    amount = amount_field()
+    cell = models.ForeignKey("AllocationCell", on_delete=models.PROTECT, null=True, related_name="entries")
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(direction__in=Direction.values), name="entry_direction_is_known"),
+            positive("amount", "entry_amount_positive"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.direction} {self.amount}"
+
+
+class AllocationCell(models.Model):
+    """What a grant (or, without one, overage) has paid of a line's segment: the amount posted so far.
+
+    Its entries sum to `posted`; settlement posts the difference to the target and moves it here.
+    """
+
+    period = models.ForeignKey(BillingPeriod, on_delete=models.PROTECT, related_name="cells")
+    price = models.ForeignKey(Price, on_delete=models.PROTECT, related_name="+")
+    row = models.PositiveIntegerField(help_text="0 is the default row, n the n-th match row.")
+    segment_starts_at = models.DateTimeField()
+    grant = models.ForeignKey(CreditGrant, on_delete=models.PROTECT, null=True, related_name="cells")
+    unit = models.CharField(max_length=32)
+    posted = amount_field(default=0)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["period", "price", "row", "segment_starts_at", "grant"],
+                nulls_distinct=False,
+                name="one_cell_per_line_segment_and_grant",
+            ),
+            finite("posted", "cell_posted_is_finite"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.posted} {self.unit}"
+
+
+class Settlement(models.Model):
+    """How far a customer's lines are allocated to grants; why not further, when its books fail a check."""
+
+    customer = models.OneToOneField(Customer, on_delete=models.CASCADE, primary_key=True, related_name="+")
+    settled_through = models.DateTimeField(null=True)
+    parked_reason = models.TextField(blank=True)
+
+    def __str__(self) -> str:
+        return f"{self.customer_id}: {self.settled_through}"

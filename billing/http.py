@@ -1,0 +1,1 @@
+"""HTTP manners that the API of every room shares."""

@@ -1,0 +1,277 @@
+"""What happened: meters, events, and the counters that pages and money are computed from."""
+
+import uuid
+from functools import partial
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models.functions import Now
+
+from accounts.ids import new_id
+from accounts.models import KEY_PATTERN, ApiKey, Customer, valid_key
+from billing.fields import ExactDecoder, amount_field, finite
+
+
+class Aggregation(models.TextChoices):
+    SUM = "sum", "Sum of a value"
+    COUNT = "count", "Number of events"
+
+
+class Meter(models.Model):
+    """What is counted: an aggregation over the events of one type that pass its filters."""
+
+    key = models.CharField(max_length=128, unique=True, validators=[valid_key])
+    name = models.CharField(max_length=200)
+    unit = models.CharField(max_length=32, help_text="What one of it is called, for instance token.")
+    event_type = models.CharField(max_length=255)
+    aggregation = models.CharField(max_length=16, choices=Aggregation)
+    value = models.CharField(max_length=255, blank=True, help_text="Dotted path of the property that is summed.")
+    dimensions = ArrayField(models.CharField(max_length=128), default=list, blank=True)
+    filters = models.JSONField(default=list, blank=True)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        ordering = ["key"]
+        constraints = [
+            models.CheckConstraint(condition=models.Q(key__regex=KEY_PATTERN), name="meter_key_is_a_key"),
+            models.CheckConstraint(
+                condition=models.Q(aggregation__in=Aggregation.values), name="meter_aggregation_is_known"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(aggregation="count", value="") | models.Q(aggregation="sum") & ~models.Q(value=""),
+                name="meter_value_fits_aggregation",
+            ),
+        ]
+        indexes = [models.Index(fields=["event_type"], name="meter_event_type")]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.key})"
+
+
+class EventIdentity(models.Model):
+    """(source, id) of every event ever acknowledged, as a 128-bit digest, beside a digest of what it said.
+
+    Not partitioned: the same id with another time must meet it. Kept 42 days after `recorded_at`, which is longer
+    than the accept window; `permanent` ones (imported, back-filled) for ever.
+    """
+
+    digest = models.UUIDField(primary_key=True)
+    payload = models.UUIDField()
+    recorded_at = models.DateTimeField()
+    permanent = models.BooleanField(default=False)
+
+    def __str__(self) -> str:
+        return str(self.digest)
+
+
+class EventFields(models.Model):
+    """What an event said."""
+
+    identity = models.UUIDField()
+    source = models.TextField()
+    event_id = models.TextField()
+    type = models.TextField()
+    occurred_at = models.DateTimeField()
+    recorded_at = models.DateTimeField()
+    properties = models.JSONField(decoder=ExactDecoder)
+
+    class Meta:
+        abstract = True
+
+
+class UsageEvent(EventFields):
+    """An accepted event. Append-only; partitioned by month of `recorded_at`, so that old months detach.
+
+    The database has no key on it: `EventIdentity` is what makes `identity` unique (see the migration).
+    """
+
+    identity = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="+", db_constraint=False)
+
+    class Meta:
+        managed = False
+        db_table = "billing_usageevent"
+
+    def __str__(self) -> str:
+        return f"{self.source}/{self.event_id}"
+
+
+class UnmatchedReason(models.TextChoices):
+    UNKNOWN_CUSTOMER = "unknown_customer", "Unknown customer"
+    NO_METER = "no_meter", "No meter of this type"
+
+
+class UnmatchedEvent(EventFields):
+    """An event that nothing counts yet: stored, visible, and moved to the events when what it lacks appears."""
+
+    customer_key = models.TextField()
+    reason = models.CharField(max_length=32, choices=UnmatchedReason)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["customer_key"], name="unmatched_customer"),
+            models.Index(fields=["type"], name="unmatched_type"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.source}/{self.event_id}: {self.reason}"
+
+
+class RefusedItems(models.Model):
+    """Items of one request that were refused for one reason: a count and a sample. Appended, never updated."""
+
+    api_key = models.ForeignKey(ApiKey, on_delete=models.SET_NULL, null=True, related_name="+")
+    source = models.TextField(blank=True)
+    code = models.CharField(max_length=64)
+    items = models.PositiveIntegerField()
+    sample = models.TextField()
+    detail = models.TextField()
+    recorded_at = models.DateTimeField()
+
+    class Meta:
+        indexes = [models.Index(fields=["recorded_at"], name="refused_recorded_at")]
+
+    def __str__(self) -> str:
+        return f"{self.items} x {self.code}"
+
+
+class UsageDelta(models.Model):
+    """A change of the counters that is committed but not yet folded into them. Also the mark that a customer is
+    dirty. Ingest appends; only the fold deletes."""
+
+    customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="+", db_constraint=False)
+    meter = models.ForeignKey(Meter, on_delete=models.PROTECT, related_name="+", db_constraint=False, db_index=False)
+    starts_at = models.DateTimeField(help_text="The quarter hour.")
+    dimensions = models.TextField(help_text="JSON object with sorted keys: the values of the meter's dimensions.")
+    quantity = amount_field()
+    events = models.BigIntegerField()
+
+    def __str__(self) -> str:
+        return f"{self.quantity} at {self.starts_at}"
+
+
+class DimensionSet(models.Model):
+    """A combination of dimension values that a customer used, stored once."""
+
+    customer = models.ForeignKey(Customer, on_delete=models.CASCADE, related_name="+", db_index=False)
+    digest = models.UUIDField()
+    values = models.JSONField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["customer", "digest"], name="one_row_per_dimension_set"),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.values)
+
+
+class Counter(models.Model):
+    """A quantity and a number of events per customer, meter and dimension set."""
+
+    customer = models.ForeignKey(Customer, on_delete=models.CASCADE, related_name="+", db_index=False)
+    meter = models.ForeignKey(Meter, on_delete=models.PROTECT, related_name="+", db_index=False)
+    dimension_set = models.ForeignKey(DimensionSet, on_delete=models.CASCADE, related_name="+", db_index=False)
+    quantity = amount_field()
+    events = models.BigIntegerField()
+
+    class Meta:
+        abstract = True
+
+
+class UsageBucket(Counter):
+    """Usage of one quarter hour (UTC)."""
+
+    starts_at = models.DateTimeField()
+    pk = models.CompositePrimaryKey("customer", "meter", "starts_at", "dimension_set")
+
+    class Meta:
+        constraints = [finite("quantity", "bucket_quantity_is_finite")]
+
+    def __str__(self) -> str:
+        return f"{self.quantity} in {self.starts_at}"
+
+
+class UsageDay(Counter):
+    """Roll-up of one UTC day, so that long ranges read few rows."""
+
+    day = models.DateField()
+    pk = models.CompositePrimaryKey("customer", "meter", "day", "dimension_set")
+
+    class Meta:
+        constraints = [finite("quantity", "day_quantity_is_finite")]
+
+    def __str__(self) -> str:
+        return f"{self.quantity} in {self.day}"
+
+
+class TrackedPeriod(models.Model):
+    """A range of a customer whose totals the fold keeps. Later rooms open one for each billing period."""
+
+    customer = models.ForeignKey(Customer, on_delete=models.CASCADE, related_name="+")
+    starts_at = models.DateTimeField()
+    ends_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["customer", "starts_at", "ends_at"], name="one_row_per_tracked_period"),
+            models.CheckConstraint(
+                condition=models.Q(ends_at__gt=models.F("starts_at")), name="tracked_period_is_not_empty"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.starts_at} to {self.ends_at}"
+
+
+class PeriodTotal(models.Model):
+    """Usage of a tracked period so far."""
+
+    period = models.ForeignKey(TrackedPeriod, on_delete=models.CASCADE, related_name="totals", db_index=False)
+    meter = models.ForeignKey(Meter, on_delete=models.PROTECT, related_name="+", db_index=False)
+    dimension_set = models.ForeignKey(DimensionSet, on_delete=models.CASCADE, related_name="+", db_index=False)
+    quantity = amount_field()
+    events = models.BigIntegerField()
+    pk = models.CompositePrimaryKey("period", "meter", "dimension_set")
+
+    class Meta:
+        constraints = [finite("quantity", "period_total_is_finite")]
+
+    def __str__(self) -> str:
+        return f"{self.quantity} in {self.period_id}"
+
+
+class Watermark(models.Model):
+    """How far a customer's events are counted. The row is also what a tick claims, so that one works at a time.
+
+    `version` grows whenever anything that a page shows has moved.
+    """
+
+    customer = models.OneToOneField(Customer, on_delete=models.CASCADE, primary_key=True, related_name="+")
+    counted_through = models.DateTimeField(default=None, null=True)
+    version = models.BigIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"{self.customer_id}: {self.counted_through}"
+
+
+class ImportRun(models.Model):
+    """A file that `import_usage` reads, and how far it has come."""
+
+    public_id = models.CharField(max_length=40, unique=True, default=partial(new_id, "imp"), editable=False)
+    digest = models.CharField(max_length=64, help_text="SHA-256 of the file: the source of its events.")
+    mapping_digest = models.CharField(max_length=64, help_text="Of the options that give a row its meaning.")
+    name = models.CharField(max_length=255)
+    next_row = models.PositiveBigIntegerField(default=0)
+    accepted = models.PositiveBigIntegerField(default=0)
+    refused = models.PositiveBigIntegerField(default=0)
+    started_at = models.DateTimeField(db_default=Now())
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["digest", "mapping_digest"], name="one_import_per_file_and_mapping"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name

@@ -1,0 +1,165 @@
+"""What it costs: plans, their versions (frozen once published), prices with match rows."""
+
+from typing import Any
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from accounts.models import KEY_PATTERN, valid_key
+from billing.fields import amount_field, not_negative, positive
+from billing.metering.models import Meter
+
+
+class Plan(models.Model):
+    """A named offer in one currency. What it says lives in its versions."""
+
+    key = models.CharField(max_length=128, unique=True, validators=[valid_key])
+    name = models.CharField(max_length=200)
+    currency = models.CharField(max_length=3, default="USD", help_text="ISO 4217, in capitals.")
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        ordering = ["key"]
+        constraints = [
+            models.CheckConstraint(condition=Q(key__regex=KEY_PATTERN), name="plan_key_is_a_key"),
+            models.CheckConstraint(condition=Q(currency__regex="^[A-Z]{3}$"), name="plan_currency_is_iso"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.key})"
+
+
+class VersionStatus(models.TextChoices):
+    DRAFT = "draft", "Draft"
+    PUBLISHED = "published", "Published"
+
+
+class FeeTiming(models.TextChoices):
+    ADVANCE = "advance", "In advance"
+    ARREARS = "arrears", "In arrears"
+
+
+class IntervalUnit(models.TextChoices):
+    DAY = "day", "Day"
+    WEEK = "week", "Week"
+    MONTH = "month", "Month"
+    YEAR = "year", "Year"
+
+
+class PlanVersion(models.Model):
+    """One wording of a plan. A draft may change; a published one never does (a trigger guards it)."""
+
+    plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="versions")
+    number = models.PositiveIntegerField()
+    status = models.CharField(max_length=16, choices=VersionStatus, default=VersionStatus.DRAFT, editable=False)
+    published_at = models.DateTimeField(null=True, editable=False, help_text="New subscriptions take it from then on.")
+    interval = models.CharField(max_length=8, choices=IntervalUnit, default=IntervalUnit.MONTH)
+    interval_count = models.PositiveSmallIntegerField(default=1)
+    base_fee = amount_field(default=0)
+    base_fee_timing = models.CharField(max_length=8, choices=FeeTiming, default=FeeTiming.ADVANCE)
+    postpaid = models.BooleanField(
+        default=True,
+        help_text="Usage beyond the grants is invoiced; else it must be covered by prepaid grants.",
+    )
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        ordering = ["plan", "-number"]
+        constraints = [
+            models.UniqueConstraint(fields=["plan", "number"], name="one_version_per_number"),
+            models.CheckConstraint(
+                condition=Q(status="draft", published_at=None) | Q(status="published", published_at__isnull=False),
+                name="version_published_at_fits_status",
+            ),
+            models.CheckConstraint(condition=Q(interval_count__gte=1), name="version_interval_is_positive"),
+            models.CheckConstraint(condition=Q(interval__in=IntervalUnit.values), name="version_interval_is_known"),
+            not_negative("base_fee", "version_base_fee_not_negative"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.plan.name} v{self.number}"
+
+
+class CreditTerm(models.Model):
+    """Credits that come with the plan, once in each billing period; they expire when the next ones come."""
+
+    version = models.ForeignKey(PlanVersion, on_delete=models.CASCADE, related_name="credits")
+    unit = models.CharField(max_length=32, default="credits", help_text="credits, or a currency for prepaid money.")
+    amount = amount_field()
+    priority = models.PositiveSmallIntegerField(default=10, help_text="Lower is spent first.")
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [positive("amount", "credit_term_amount_positive")]
+
+    def __str__(self) -> str:
+        return f"{self.amount} {self.unit}"
+
+
+class OverageTerm(models.Model):
+    """What a credit costs beyond the grants. A unit without a term costs nothing there and is denied."""
+
+    version = models.ForeignKey(PlanVersion, on_delete=models.CASCADE, related_name="overage")
+    unit = models.CharField(max_length=32, default="credits")
+    unit_amount = amount_field(help_text="In the plan's currency.")
+
+    class Meta:
+        ordering = ["unit"]
+        constraints = [
+            models.UniqueConstraint(fields=["version", "unit"], name="one_overage_term_per_unit"),
+            not_negative("unit_amount", "overage_unit_amount_not_negative"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.unit_amount} per {self.unit}"
+
+
+class Scheme(models.TextChoices):
+    PER_UNIT = "per_unit", "Per unit"
+
+
+def _not_negative_amounts(model: str, *fields: str) -> list[models.BaseConstraint]:
+    return [not_negative(field, f"{model}_{field}_not_negative") for field in fields]
+
+
+class Price(models.Model):
+    """How a meter's quantity becomes an amount. The fields here are the default row; match rows override it."""
+
+    version = models.ForeignKey(PlanVersion, on_delete=models.CASCADE, related_name="prices")
+    key = models.CharField(max_length=128, validators=[valid_key])
+    meter = models.ForeignKey(Meter, on_delete=models.PROTECT, related_name="prices")
+    unit = models.CharField(max_length=32, help_text="The plan's currency, or credits.")
+    scheme = models.CharField(max_length=16, choices=Scheme, default=Scheme.PER_UNIT)
+    per = amount_field(default=1, help_text="The quantity that the amount buys, for instance 1000000.")
+    unit_amount = amount_field()
+    included = amount_field(default=0, help_text="Free quantity of the default row in each billing period.")
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            models.UniqueConstraint(fields=["version", "key"], name="one_price_per_key"),
+            models.UniqueConstraint(fields=["version", "meter"], name="one_price_per_meter"),
+            models.CheckConstraint(condition=Q(key__regex=KEY_PATTERN), name="price_key_is_a_key"),
+            models.CheckConstraint(condition=Q(scheme__in=Scheme.values), name="price_scheme_is_known"),
+            positive("per", "price_per_positive"),
+            *_not_negative_amounts("price", "unit_amount", "included"),
+        ]
+
+    def __str__(self) -> str:
+        return self.key
+
+
+class MatchRow(models.Model):
+    """Other amounts for events whose dimensions match `where`: {dimension: value, [values] or null (absent)}."""
+
+    price = models.ForeignKey(Price, on_delete=models.CASCADE, related_name="match")
+    where: "models.JSONField[Any, Any]" = models.JSONField()
+    unit_amount = amount_field()
+
+    class Meta:
+        ordering = ["id"]
+        constraints = _not_negative_amounts("match_row", "unit_amount")
+
+    def __str__(self) -> str:
+        return str(self.where)

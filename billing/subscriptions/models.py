@@ -1,0 +1,90 @@
+"""Who pays by which plan, in which billing periods."""
+
+from functools import partial
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from accounts.ids import new_id
+from accounts.models import Customer
+from billing.fields import ordered
+from billing.pricing.models import PlanVersion
+
+
+class SubscriptionStatus(models.TextChoices):
+    ACTIVE = "active", "Active"
+    ENDED = "ended", "Ended"
+
+
+class Subscription(models.Model):
+    """A customer on a plan version, from a quarter hour on."""
+
+    public_id = models.CharField(max_length=40, unique=True, default=partial(new_id, "sub"), editable=False)
+    customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="subscriptions")
+    version = models.ForeignKey(PlanVersion, on_delete=models.PROTECT, related_name="subscriptions")
+    status = models.CharField(
+        max_length=16, choices=SubscriptionStatus, default=SubscriptionStatus.ACTIVE, editable=False
+    )
+    starts_at = models.DateTimeField()
+    ends_at = models.DateTimeField(null=True, editable=False)
+    anchor_day = models.PositiveSmallIntegerField(help_text="Day of month on which periods begin, 1 to 31.")
+    anchor_month = models.PositiveSmallIntegerField(null=True, blank=True, help_text="For yearly plans, 1 to 12.")
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        ordering = ["starts_at", "id"]
+        constraints = [
+            models.CheckConstraint(condition=Q(anchor_day__range=(1, 31)), name="subscription_anchor_day_exists"),
+            models.CheckConstraint(
+                condition=Q(anchor_month=None) | Q(anchor_month__range=(1, 12)),
+                name="subscription_anchor_month_exists",
+            ),
+            models.CheckConstraint(
+                condition=Q(status__in=SubscriptionStatus.values), name="subscription_status_is_known"
+            ),
+            models.CheckConstraint(
+                condition=Q(ends_at=None) | Q(ends_at__gte=models.F("starts_at")),
+                name="subscription_ends_later",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.customer.key} on {self.version}"
+
+
+class PeriodStatus(models.TextChoices):
+    OPEN = "open", "Open"
+    GRACE = "grace", "In grace"
+    CLOSED = "closed", "Closed"
+
+
+class BillingPeriod(models.Model):
+    """The half-open stretch for which a subscription is billed at once, in the customer's zone as of its opening."""
+
+    subscription = models.ForeignKey(Subscription, on_delete=models.PROTECT, related_name="periods")
+    customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="+")
+    version = models.ForeignKey(PlanVersion, on_delete=models.PROTECT, related_name="+")
+    starts_at = models.DateTimeField()
+    ends_at = models.DateTimeField()
+    timezone = models.CharField(max_length=64)
+    status = models.CharField(max_length=8, choices=PeriodStatus, default=PeriodStatus.OPEN)
+
+    class Meta:
+        ordering = ["starts_at"]
+        constraints = [
+            models.UniqueConstraint(fields=["subscription", "starts_at"], name="one_period_per_start"),
+            models.UniqueConstraint(
+                fields=["subscription"], condition=Q(status="open"), name="one_open_period_per_subscription"
+            ),
+            models.CheckConstraint(condition=Q(status__in=PeriodStatus.values), name="period_status_is_known"),
+            ordered("starts_at", "ends_at", "period_is_not_empty"),
+        ]
+        indexes = [
+            # Due work: periods to roll, and those whose grace has passed.
+            models.Index(fields=["ends_at"], condition=~Q(status="closed"), name="period_due"),
+            models.Index(fields=["customer", "starts_at"], name="period_of_customer"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.subscription}: {self.starts_at:%Y-%m-%d} to {self.ends_at:%Y-%m-%d}"

@@ -1,0 +1,1 @@
+"""Celery finds the rooms' tasks here."""

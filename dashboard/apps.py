@@ -1,0 +1,7 @@
+"""The customer's window."""
+
+from django.apps import AppConfig
+
+
+class DashboardConfig(AppConfig):
+    name = "dashboard"
