@@ -74,6 +74,11 @@ class Server:
 # Addresses: pure functions of VAR, the same in every process
 
 
+def data_folder(environ: Mapping[str, str]) -> Path:
+    """VAR: where everything that is not in the repository lives; `var` beside the code when it is not set."""
+    return Path(environ.get("VAR") or Path(__file__).parent.parent / "var").resolve()
+
+
 def socket_folder(var: Path) -> Path:
     """Where the sockets of VAR live: `VAR/run`, or a folder under /tmp when that path is too long for one."""
     inside = var.resolve() / "run"
@@ -115,7 +120,8 @@ def running(var: Path, names: Collection[str] = ("postgres", "valkey")) -> Itera
     from the main thread: the kernel ties a child's life to the thread that started it. Raises EmbeddedError.
     """
     var = var.resolve()
-    _prepare_folders(var)
+    if names:
+        _prepare_folders(var)
     with ExitStack() as stack:
         started: list[Server] = []
         for name in names:
@@ -125,6 +131,20 @@ def running(var: Path, names: Collection[str] = ("postgres", "valkey")) -> Itera
                 started.append(server)
                 stack.callback(_stop, server)
         yield started
+
+
+def in_use(var: Path) -> bool:
+    """Whether a process of a server lives in VAR, ours or another's."""
+    for folder in (var / "postgres", var / "valkey"):
+        with suppress(FileNotFoundError):
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            finally:
+                os.close(descriptor)
+    return False
 
 
 def die_with_parent(death_signal: signal.Signals, *, in_user_namespace: bool = False) -> Callable[[], None]:
