@@ -102,6 +102,7 @@ def main() -> int:
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, signal.default_int_handler)
     _be_a_good_parent()
+    os.umask(0o077)  # logs, mail and sign-ins are ours alone
     try:
         _run(embedded.data_folder(os.environ))
     except KeyboardInterrupt:
