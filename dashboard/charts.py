@@ -1,0 +1,133 @@
+"""Rows to Plotly figures: plain dicts, no database, no plotly package.
+
+Floats appear here and nowhere else, because a line on a screen needs no more; every label beside it is exact.
+A colour is the name of a CSS variable, which charts.js resolves for light and dark.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from billing import money
+from dashboard.overview import Overview
+
+type Point = tuple[datetime, Decimal]
+
+_HEADROOM = Decimal("1.08")  # above the highest line, so that it does not touch the frame
+_HUNDRED = Decimal(100)
+
+
+@dataclass(frozen=True, slots=True)
+class Sketch:
+    """The same lines in an SVG of 100 x 100: shown until Plotly arrives, and for good without JavaScript."""
+
+    points: str
+    limit: str | None
+    top: str
+    first: str
+    last: str
+
+
+def cumulative_points(overview: Overview) -> list[Point]:
+    """Where the line passes: zero at the period's start, then the total at the end of each day so far."""
+    return [(overview.period_start, Decimal(0)), *_day_ends(overview)]
+
+
+def _day_ends(overview: Overview) -> Iterator[Point]:
+    ends = [day.start for day in overview.days[1:]] + [overview.freshness.data_to]
+    for day, end in zip(overview.days, ends, strict=False):
+        yield end, day.cumulative
+
+
+def cumulative_figure(overview: Overview) -> dict[str, object]:
+    """Cumulative spend of the period, against the budget line when there is a budget."""
+    points = cumulative_points(overview)
+    data = [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "name": "Spend",
+            "x": [_wall_clock(at) for at, _ in points],
+            "y": [float(amount) for _, amount in points],
+            "customdata": [money.display(amount, overview.unit) for _, amount in points],
+            "hovertemplate": "%{customdata} spent<extra></extra>",
+            "line": {"color": "--series-1", "width": 2.5},
+            "fill": "tozeroy",
+            "fillcolor": "--series-1-wash",
+        }
+    ]
+    if overview.budget:
+        data.append(_budget_line(overview, overview.budget.amount))
+    return {"data": data, "layout": _layout(overview)}
+
+
+def _budget_line(overview: Overview, amount: Decimal) -> dict[str, object]:
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "Budget",
+        "x": [_wall_clock(overview.period_start), _wall_clock(overview.period_end)],
+        "y": [float(amount)] * 2,
+        "hoverinfo": "skip",
+        "line": {"color": "--limit", "width": 2, "dash": "dash"},
+    }
+
+
+def _layout(overview: Overview) -> dict[str, object]:
+    period = [_wall_clock(overview.period_start), _wall_clock(overview.period_end)]
+    prefix, suffix = _affixes(overview.unit)
+    return {
+        "xaxis": {"type": "date", "range": period, "tickformat": "%-d %b", "hoverformat": "%a %-d %b, %H:%M"},
+        "yaxis": {
+            "range": [0, float(_top(overview))],
+            "tickprefix": prefix,
+            "ticksuffix": suffix,
+            "separatethousands": True,
+            "exponentformat": "none",
+        },
+    }
+
+
+def _affixes(unit: str) -> tuple[str, str]:
+    """What stands before and after a number in this unit, as `money.display` writes it."""
+    before, _, after = money.display(Decimal(1), unit).partition("1")
+    return before, after.lstrip(".0")
+
+
+def _top(overview: Overview) -> Decimal:
+    limit = overview.budget.amount if overview.budget else Decimal(0)
+    return max(overview.used, limit, Decimal("0.01")) * _HEADROOM
+
+
+def sketch(overview: Overview) -> Sketch:
+    top, start = _top(overview), overview.period_start
+    length = (overview.period_end - start).total_seconds()
+
+    def place(at: datetime, amount: Decimal) -> str:
+        return f"{100 * (at - start).total_seconds() / length:.2f},{_HUNDRED - amount * 100 / top:.2f}"
+
+    budget = overview.budget
+    return Sketch(
+        points=" ".join(place(at, amount) for at, amount in cumulative_points(overview)),
+        limit=f"{_HUNDRED - budget.amount * 100 / top:.2f}" if budget else None,
+        top=money.display(budget.amount if budget else overview.used, overview.unit),
+        first=f"{start:%-d %b}",
+        last=f"{overview.period_end - timedelta(microseconds=1):%-d %b}",
+    )
+
+
+def summary(overview: Overview) -> str:
+    """The chart in one sentence, for those who do not see it and those in a hurry."""
+    text = f"{money.display(overview.used, overview.unit)} spent since {overview.period_start:%-d %B}"
+    if overview.budget:
+        text += f", {overview.budget.percent.quantize(Decimal('0.1'))} % of the budget"
+    leader = next((row for breakdown in overview.breakdowns for row in breakdown.rows[:1] if row.name), None)
+    if leader:
+        text += f". {leader.name} is {leader.percent.quantize(Decimal(1))} % of it"
+    return f"{text}."
+
+
+def _wall_clock(at: datetime) -> str:
+    """The customer's local time without an offset: Plotly draws what it reads and knows no zones."""
+    return at.replace(tzinfo=None).isoformat(timespec="seconds")

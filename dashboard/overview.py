@@ -1,0 +1,160 @@
+"""What the overview shows: plain values that the view gathers and the template prints. No queries here.
+
+Amounts are exact Decimals in the overview's `unit` unless a field names its own. Instants are aware; the view
+activates the customer's zone, because a page prints one zone. Percents are 0-100 and may exceed 100.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """What was recorded before `data_to` is in the numbers; `delayed`: that is longer ago than promised."""
+
+    data_to: datetime
+    delayed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """One "Alert at" percent of the budget and, once it was crossed in this period, when."""
+
+    percent: Decimal
+    fired_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetView:
+    """The budget that the tiles and the chart show. `left` is negative when the budget is exceeded."""
+
+    id: str
+    name: str
+    amount: Decimal
+    used: Decimal
+    left: Decimal
+    percent: Decimal
+    thresholds: tuple[Threshold, ...]
+    recipients: tuple[str, ...]
+
+    @property
+    def distance(self) -> Decimal:
+        """How far from the budget, above or below: the sign is said in words."""
+        return abs(self.left)
+
+    @property
+    def marks(self) -> list[Decimal]:
+        return [threshold.percent for threshold in self.thresholds]
+
+    @property
+    def near(self) -> bool:
+        return any(threshold.fired_at for threshold in self.thresholds)
+
+
+@dataclass(frozen=True, slots=True)
+class AlertView:
+    """A threshold that was crossed in this period."""
+
+    id: str
+    budget: str
+    percent: Decimal
+    value: Decimal
+    limit: Decimal
+    fired_at: datetime
+    mails: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Where the period will end. `crosses_at` is when the budget would be reached, if it would."""
+
+    low: Decimal
+    high: Decimal
+    crosses_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class GrantView:
+    name: str
+    amount: Decimal
+    remaining: Decimal
+    expires_at: datetime | None
+
+    @property
+    def percent(self) -> Decimal:
+        return self.remaining * 100 / self.amount if self.amount else Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class CreditsView:
+    """What can still be drawn in one unit. `grants` in burn order; `next_expiry` is the first to lapse."""
+
+    unit: str
+    available: Decimal
+    grants: tuple[GrantView, ...]
+
+    @property
+    def next_expiry(self) -> GrantView | None:
+        lapsing = [grant for grant in self.grants if grant.expires_at and grant.remaining > 0]
+        return min(lapsing, key=lambda grant: grant.expires_at, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class DayRow:
+    """One day of the period, in the customer's zone; the last one is still running."""
+
+    start: datetime
+    amount: Decimal
+    cumulative: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    amount: Decimal
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShareRow:
+    """One model or key. `name` is None where events carried no such property."""
+
+    name: str | None
+    amount: Decimal
+    percent: Decimal
+    quantities: tuple[Quantity, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Breakdown:
+    """`rows` by amount, largest first; `rest` sums the others; both together equal `total`."""
+
+    title: str
+    label: str
+    rows: tuple[ShareRow, ...]
+    rest: ShareRow | None
+    total: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """One reading of one customer's open period; every part was read under the same watermark (`version`)."""
+
+    version: str
+    freshness: Freshness
+    unit: str
+    timezone: str
+    period_start: datetime
+    period_end: datetime
+    plan: str | None
+    used: Decimal
+    budget: BudgetView | None
+    alerts: tuple[AlertView, ...]
+    forecast: Forecast | None
+    credits: tuple[CreditsView, ...]
+    days: tuple[DayRow, ...]
+    breakdowns: tuple[Breakdown, ...]
+
+    @property
+    def has_usage(self) -> bool:
+        return bool(self.days) or self.used != 0

@@ -1,0 +1,75 @@
+"""How numbers look on a page. Amounts stay exact until here, and the exact value goes along in `title`."""
+
+import re
+from datetime import datetime, timedelta
+from decimal import ROUND_HALF_UP, Decimal
+
+from django import template
+
+from billing import money
+
+register = template.Library()
+
+_HUNDRED = Decimal(100)
+_TENTH = Decimal("0.1")
+_SCALES = ((Decimal(10) ** 12, "T"), (Decimal(10) ** 9, "B"), (Decimal(10) ** 6, "M"))
+_NBSP = "\N{NO-BREAK SPACE}"
+
+
+@register.filter(name="money")
+def amount_text(amount: Decimal, unit: str) -> str:
+    """$1,604.20 for a currency, 5,310 credits for any other unit."""
+    return money.display(amount, unit)
+
+
+@register.filter
+def about(amount: Decimal, unit: str) -> str:
+    """An estimate: no cents from a hundred up, because they would claim a precision that it has not."""
+    if abs(amount) < _HUNDRED:
+        return money.display(amount, unit)
+    whole = money.display(_round(amount, Decimal(1)), unit)
+    return re.sub(r"\.0+(?!\d)", "", whole)
+
+
+@register.filter
+def exact(amount: Decimal) -> str:
+    """Every digit, plain notation: for `title`, `value` and tables that are copied."""
+    return money.plain(amount)
+
+
+@register.filter
+def compact(quantity: Decimal) -> str:
+    """812.4 M from a million up, grouped digits below; exact digits belong beside it in a title."""
+    if 0 < abs(quantity) < _TENTH:
+        return f"<{_NBSP}0.1"
+    for scale, letter in _SCALES:
+        if abs(quantity) >= scale:
+            return f"{_round(quantity / scale, _TENTH):,f}{_NBSP}{letter}"
+    return f"{_round(quantity, Decimal(1) if abs(quantity) >= _HUNDRED else _TENTH).normalize():,f}"
+
+
+@register.filter
+def plural(unit: str, quantity: Decimal) -> str:
+    """1 token, 2 tokens; symbols and units that end in "s" stay (GB, seconds)."""
+    return unit if quantity == 1 or not unit.islower() or unit.endswith("s") else f"{unit}s"
+
+
+@register.filter
+def percent(value: Decimal) -> str:
+    """61 % from one percent up, two digits below it, so that a small share is not shown as nothing."""
+    if value == 0:
+        return f"0{_NBSP}%"
+    if abs(value) < _TENTH:
+        return f"<{_NBSP}0.1{_NBSP}%"
+    places = Decimal(1) if abs(value) >= 10 else _TENTH  # noqa: PLR2004 -- two significant digits
+    return f"{_round(value, places):,f}{_NBSP}%"
+
+
+@register.filter
+def last_day(end: datetime) -> datetime:
+    """The last instant inside a half-open period, so that one ending at midnight names the day before."""
+    return end - timedelta(microseconds=1)
+
+
+def _round(value: Decimal, places: Decimal) -> Decimal:
+    return value.quantize(places, rounding=ROUND_HALF_UP)
