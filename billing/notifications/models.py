@@ -26,6 +26,8 @@ class OutboxMessage(models.Model):
     recipient = models.CharField(max_length=320)
     context = models.JSONField(default=dict)
     dedup_key = models.CharField(max_length=400, unique=True)
+    cause = models.CharField(max_length=64, blank=True, help_text="What it tells of, in its sender's words.")
+    thread = models.CharField(max_length=128, blank=True, help_text="Messages of one thread are shown together.")
     status = models.CharField(max_length=16, choices=OutboxStatus, default=OutboxStatus.QUEUED)
     attempts = models.PositiveSmallIntegerField(default=0)
     next_attempt_at = models.DateTimeField(help_text="Also the end of a lease while it is being sent.")
@@ -45,6 +47,8 @@ class OutboxMessage(models.Model):
                 condition=models.Q(status__in=["queued", "sending"]),
                 name="outbox_due",
             ),
+            # The alerts' question: who was told?
+            models.Index(fields=["cause"], condition=~models.Q(cause=""), name="outbox_of_cause"),
         ]
 
     def __str__(self) -> str:

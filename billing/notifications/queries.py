@@ -1,0 +1,14 @@
+"""Who was told of what, and did it arrive?"""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+
+from billing.notifications.models import OutboxMessage
+
+
+def by_cause(causes: Collection[str]) -> Mapping[str, Sequence[OutboxMessage]]:
+    """The messages of each cause, oldest first; a cause of which nobody was told has none."""
+    messages: dict[str, list[OutboxMessage]] = defaultdict(list)
+    for message in OutboxMessage.objects.filter(cause__in=set(causes) - {""}).order_by("id"):
+        messages[message.cause].append(message)
+    return messages

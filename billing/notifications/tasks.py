@@ -1,0 +1,12 @@
+"""Work of the outbox that runs in a worker."""
+
+from celery import shared_task
+
+from billing import clock
+from billing.notifications import services
+
+
+@shared_task
+def deliver() -> None:
+    """Send what is due. Whatever a lost run leaves behind, the next one finds."""
+    services.deliver(at=clock.now())
