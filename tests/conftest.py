@@ -5,11 +5,6 @@ Tables are made by the owner; tests act as the application, with its rights.
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
-
-os.environ.setdefault("VAR", str(Path(__file__).resolve().parent.parent / "var" / "test"))
-os.environ["DEBUG"] = "1"
-os.environ["DATABASE_POOL_SIZE"] = "0"
 
 import pytest
 from django.conf import settings

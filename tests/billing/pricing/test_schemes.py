@@ -64,9 +64,7 @@ def test_the_smallest_amounts_are_kept_to_twelve_places_half_up():
 
 def test_the_largest_quantity_keeps_every_digit():
     assert amount(Row(unit_amount=D("0.000000000001")), "999999999999999999.999999999999") == "1000000"
-    assert (
-        amount(Row(unit_amount=D(3)), "333333333333333333.333333333333") == "999999999999999999.999999999999"
-    )
+    assert amount(Row(unit_amount=D(3)), "333333333333333333.333333333333") == "999999999999999999.999999999999"
 
 
 def test_a_negative_quantity_is_refused():
@@ -290,9 +288,7 @@ quantities = st.integers(0, 200)
 @st.composite
 def tier_lists(draw):
     bounds = sorted(draw(st.sets(st.integers(1, 120), max_size=3)))
-    return tuple(
-        Tier(None if bound is None else D(bound), draw(prices), draw(prices)) for bound in [*bounds, None]
-    )
+    return tuple(Tier(None if bound is None else D(bound), draw(prices), draw(prices)) for bound in [*bounds, None])
 
 
 @st.composite

@@ -1,0 +1,8 @@
+"""What tests need in the environment before settings are read. Loaded first, by `-p` in pyproject.toml."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("VAR", str(Path(__file__).resolve().parent.parent / "var" / "test"))
+os.environ["DEBUG"] = "1"
+os.environ["DATABASE_POOL_SIZE"] = "0"
