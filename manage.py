@@ -19,9 +19,7 @@ WITHOUT_SERVERS = {
 
 def main() -> None:
     if sys.version_info < (3, 12):  # noqa: UP036 -- said before anything newer is imported
-        sys.exit(
-            "Headroom needs Python 3.12 or newer: run `make demo`, which finds one, or use .venv/bin/python."
-        )
+        sys.exit("Headroom needs Python 3.12 or newer: run `make demo`, which finds one, or use .venv/bin/python.")
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
     from django.core.management import execute_from_command_line  # noqa: PLC0415 -- a wrong Python is told above
 

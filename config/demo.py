@@ -99,8 +99,10 @@ class Demo:
 
 def main() -> int:
     """Run until Ctrl-C, SIGTERM or a failure. Returns the exit code."""
-    for ending in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ending, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script may have started us with it ignored
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
     _be_a_good_parent()
     os.umask(0o077)  # logs, mail and sign-ins are ours alone
     try:
@@ -159,9 +161,7 @@ def _serve(demo: Demo) -> None:
         while not _answers(f"{demo.url}/healthz"):
             _pause(demo)
             if time.monotonic() > deadline:
-                raise DemoError(
-                    f"{demo.url} does not answer. The end of the log:\n{embedded.tail(demo.log('web'))}"
-                )
+                raise DemoError(f"{demo.url} does not answer. The end of the log:\n{embedded.tail(demo.log('web'))}")
 
 
 def _start_traffic(demo: Demo) -> None:
@@ -176,9 +176,7 @@ def _watch(demo: Demo) -> None:
         traffic = demo.children.get("traffic")
         if traffic is not None and traffic.poll() is not None:
             del demo.children["traffic"]
-            _say(
-                f"traffic ended with code {traffic.returncode} (see {demo.log('traffic')}); starting it again"
-            )
+            _say(f"traffic ended with code {traffic.returncode} (see {demo.log('traffic')}); starting it again")
             retry_at = time.monotonic() + TRAFFIC_PAUSE_SECONDS
         if retry_at and time.monotonic() > retry_at:
             retry_at = 0.0
@@ -215,17 +213,13 @@ def _free_port(host: str, port: str) -> int:
     wanted = int(port)
     for candidate in range(wanted, min(wanted + PORTS_TO_TRY, LAST_PORT + 1)):
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-            probe.setsockopt(
-                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-            )  # connections that just ended do not count
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that just ended do not count
             try:
                 probe.bind((host, candidate))
             except OSError as error:
                 if error.errno == errno.EADDRINUSE:
                     continue
-                raise DemoError(
-                    f"Cannot listen on {host}:{candidate}: {error}. Choose HOST= and PORT=."
-                ) from error
+                raise DemoError(f"Cannot listen on {host}:{candidate}: {error}. Choose HOST= and PORT=.") from error
             free = int(probe.getsockname()[1])
         if candidate != wanted:
             _say(f"Port {wanted} is busy: using {free}.")
@@ -240,17 +234,13 @@ def _alone(var: Path) -> Iterator[None]:
         (var / "log").mkdir(parents=True, exist_ok=True)
         descriptor = os.open(var / "log", os.O_RDONLY)
     except OSError as error:
-        raise DemoError(
-            f"Cannot use the data folder {var}: {error}. Choose another one with VAR=."
-        ) from error
+        raise DemoError(f"Cannot use the data folder {var}: {error}. Choose another one with VAR=.") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         where = _read(var / "demo.json").get("url", "an address that it will print")
         os.close(descriptor)
-        raise DemoError(
-            f"The demo of {var} already runs at {where}: stop it, or choose another VAR=."
-        ) from None
+        raise DemoError(f"The demo of {var} already runs at {where}: stop it, or choose another VAR=.") from None
     try:
         yield
     finally:
