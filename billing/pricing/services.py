@@ -1,0 +1,134 @@
+"""Actions on the catalog: plans, and versions that may change until they are published."""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.db.models import Max
+
+from billing.metering.models import Meter
+from billing.money import is_currency
+from billing.pricing.models import CreditTerm, MatchRow, OverageTerm, Plan, PlanVersion, Price, VersionStatus
+from billing.pricing.queries import spec_of
+from billing.pricing.spec import PriceSpec, VersionSpec, key_problems, spec_problems
+from billing.pricing.validation import Problem
+
+FROZEN = "version_published"
+KEY_TAKEN = "key_taken"
+
+
+def create_plan(*, key: str, name: str, currency: str, at: datetime) -> Plan:
+    """A plan without versions. Raises ValidationError by field; a key that exists has the code `key_taken`."""
+    found = list(key_problems(key))
+    if not is_currency(currency):
+        detail = "Use the three capital letters of an ISO 4217 currency, such as USD."
+        found.append(Problem("currency", "unknown_currency", detail))
+    if found:
+        raise refusal(found)
+    Plan(key=key, name=name, currency=currency).clean_fields()
+    plan, created = Plan.objects.get_or_create(key=key, defaults={"name": name, "currency": currency, "created_at": at})
+    if not created:
+        raise refusal([Problem("key", KEY_TAKEN, f'There is a plan "{key}" already. Choose another key.')])
+    return plan
+
+
+@transaction.atomic
+def create_version(*, plan: Plan, spec: VersionSpec, at: datetime) -> PlanVersion:
+    """The next version of the plan, as a draft. Raises ValidationError by path ("prices.0.match.1.where")."""
+    check(spec, plan)
+    Plan.objects.select_for_update().get(pk=plan.pk)  # two at once must not take the same number
+    last = plan.versions.aggregate(last=Max("number"))["last"] or 0
+    version = PlanVersion(plan=plan, number=last + 1, created_at=at)
+    _write(version, spec)
+    return version
+
+
+@transaction.atomic
+def update_draft(*, version: PlanVersion, spec: VersionSpec, at: datetime) -> PlanVersion:
+    """Make the draft say something else. Raises ValidationError, with code `version_published` once it is frozen."""
+    version = _locked_draft(version)
+    check(spec, version.plan)
+    version.prices.all().delete()
+    version.credits.all().delete()
+    version.overage.all().delete()
+    _write(version, spec)
+    return version
+
+
+@transaction.atomic
+def publish(*, version: PlanVersion, at: datetime, published_at: datetime | None = None) -> PlanVersion:
+    """Freeze the draft; new subscriptions take it from `published_at` (default: `at`) on.
+
+    Checks it once more, because meters may have changed. Raises ValidationError, with code `version_published`
+    when it is frozen already.
+    """
+    version = _locked_draft(version)
+    check(spec_of(version), version.plan)
+    version.status = VersionStatus.PUBLISHED
+    version.published_at = published_at or at
+    version.save(update_fields=["status", "published_at"])
+    return version
+
+
+def check(spec: VersionSpec, plan: Plan) -> None:
+    """Raise ValidationError, keyed by path, if the plan cannot say this."""
+    keys = {price.meter for price in spec.prices}
+    dimensions = dict(Meter.objects.filter(key__in=keys).values_list("key", "dimensions"))
+    found = spec_problems(spec, currency=plan.currency, dimensions=dimensions)
+    if found:
+        raise refusal(found)
+
+
+def refusal(found: Iterable[Problem]) -> ValidationError:
+    """The problems as Django's error: a form shows it by field, the API lists it."""
+    errors: dict[str, list[ValidationError]] = {}
+    for problem in found:
+        errors.setdefault(problem.field, []).append(ValidationError(problem.detail, code=problem.code))
+    return ValidationError(errors)
+
+
+def _locked_draft(version: PlanVersion) -> PlanVersion:
+    locked = PlanVersion.objects.select_for_update(of=["self"]).select_related("plan").get(pk=version.pk)
+    if locked.status != VersionStatus.DRAFT:
+        raise ValidationError("This version is published and never changes. Make a new version.", code=FROZEN)
+    return locked
+
+
+def _write(version: PlanVersion, spec: VersionSpec) -> None:
+    version.interval = spec.interval
+    version.interval_count = spec.interval_count
+    version.base_fee = spec.base_fee
+    version.base_fee_timing = spec.base_fee_timing
+    version.postpaid = spec.postpaid
+    version.save()
+    CreditTerm.objects.bulk_create(
+        CreditTerm(version=version, unit=credit.unit, amount=credit.amount, priority=credit.priority)
+        for credit in spec.credits
+    )
+    OverageTerm.objects.bulk_create(
+        OverageTerm(version=version, unit=term.unit, unit_amount=term.unit_amount) for term in spec.overage
+    )
+    _write_prices(version, spec.prices)
+
+
+def _write_prices(version: PlanVersion, specs: Iterable[PriceSpec]) -> None:
+    specs = list(specs)
+    meters = {meter.key: meter for meter in Meter.objects.filter(key__in={spec.meter for spec in specs})}
+    prices = Price.objects.bulk_create(
+        Price(
+            version=version,
+            key=spec.key,
+            meter=meters[spec.meter],
+            unit=spec.unit,
+            per=spec.per,
+            unit_amount=spec.unit_amount,
+            included=spec.included,
+        )
+        for spec in specs
+    )
+    MatchRow.objects.bulk_create(
+        MatchRow(price=price, where=row.where, unit_amount=row.unit_amount)
+        for price, spec in zip(prices, specs, strict=True)
+        for row in spec.match
+    )
