@@ -1,1 +1,15 @@
 """The API of every room, under /api/v1/."""
+
+from django.urls import URLPattern, URLResolver, path, re_path
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
+
+from billing.http import unknown_route
+
+rooms: list[URLPattern | URLResolver] = []
+
+urlpatterns = [
+    *rooms,
+    path("schema/", SpectacularAPIView.as_view(), name="api-schema"),
+    path("docs/", SpectacularSwaggerSplitView.as_view(url_name="api-schema"), name="api-docs"),
+    re_path("", unknown_route, name="api-unknown"),
+]

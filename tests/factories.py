@@ -1,7 +1,10 @@
 """Rows for tests: small, dull, and no more than what is asked for."""
 
+import secrets
 from typing import Any
 
+from accounts.auth import digest
+from accounts.models import ApiKey, Customer, Scope
 from billing.metering.models import Meter
 from billing.pricing.models import Plan
 
@@ -15,3 +18,16 @@ def make_meter(key: str = "tokens", **fields: Any) -> Meter:
 
 def make_plan(key: str = "pro", **fields: Any) -> Plan:
     return Plan.objects.create(**{"key": key, "name": key.capitalize(), "currency": "USD", **fields})
+
+
+def make_api_key(*scopes: Scope, customer: Customer | None = None, **fields: Any) -> tuple[ApiKey, str]:
+    """The key and its secret. Without scopes and customer: an operator key that may do everything."""
+    secret = f"hr_{secrets.token_urlsafe(24)}"
+    granted = [] if customer else list(scopes or Scope)
+    values = {"name": "test", "prefix": secret[:10], "digest": digest(secret), **fields}
+    return ApiKey.objects.create(customer=customer, scopes=granted, **values), secret
+
+
+def bearer(secret: str) -> dict[str, Any]:
+    """Keyword arguments for Django's test client: `client.get(url, **bearer(secret))`."""
+    return {"headers": {"Authorization": f"Bearer {secret}"}}

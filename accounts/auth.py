@@ -1,0 +1,95 @@
+"""Programs sign in with a key: `Authorization: Bearer hr_...`.
+
+A key has so much randomness that a plain SHA-256 protects it. One indexed query finds it, each time: a revoked or
+expired key stops at once.
+"""
+
+import hashlib
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from django.contrib.auth.models import AnonymousUser
+from django.db.models import Q
+from django.db.models.functions import Now
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from rest_framework.authentication import BaseAuthentication, get_authorization_header
+from rest_framework.exceptions import AuthenticationFailed, NotAuthenticated, PermissionDenied
+from rest_framework.permissions import SAFE_METHODS, BasePermission
+from rest_framework.request import Request
+
+from accounts.models import ApiKey, Scope
+
+if TYPE_CHECKING:  # at run time DRF's views import this module
+    from rest_framework.views import APIView
+
+USE_NOTED_EVERY = timedelta(minutes=1)
+
+
+def digest(secret: str) -> str:
+    """What is stored of a secret."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def note_use(key: ApiKey) -> None:
+    """At most one UPDATE a minute and key, so that a busy key does not queue its requests behind one row."""
+    unnoted = Q(last_used_at=None) | Q(last_used_at__lt=Now() - USE_NOTED_EVERY)
+    ApiKey.objects.filter(unnoted, pk=key.pk).update(last_used_at=Now())
+
+
+class ApiKeyAuthentication(BaseAuthentication):
+    """Sets `request.auth` to the ApiKey; `request.user` stays anonymous."""
+
+    def authenticate(self, request: Request) -> tuple[AnonymousUser, ApiKey] | None:
+        scheme, _, secret = get_authorization_header(request).partition(b" ")
+        if scheme.lower() != b"bearer":
+            return None
+        unexpired = Q(expires_at=None) | Q(expires_at__gt=Now())
+        keys = ApiKey.objects.select_related("customer")
+        keys = keys.annotate(noted=Q(last_used_at__gte=Now() - USE_NOTED_EVERY))
+        key = keys.filter(unexpired, digest=digest(secret.strip().decode("latin-1")), revoked_at=None).first()
+        if key is None:
+            raise AuthenticationFailed("The API key is unknown, expired or revoked.")
+        if not key.noted:
+            note_use(key)
+        return AnonymousUser(), key
+
+    def authenticate_header(self, request: Request) -> str:
+        return 'Bearer realm="Headroom"'
+
+
+def api_key(request: Request) -> ApiKey:
+    """The key that an authenticated request came with."""
+    if not isinstance(request.auth, ApiKey):
+        raise NotAuthenticated
+    return request.auth
+
+
+def require_scope(key: ApiKey, scope: Scope) -> None:
+    """PermissionDenied, naming the scope, unless this is an operator key that has it."""
+    if key.customer_id is not None:
+        raise PermissionDenied("A customer's key cannot do this. Use an operator key.")
+    if scope not in key.scopes:
+        raise PermissionDenied(f"This needs a key with the scope {scope}.")
+
+
+class HasScope(BasePermission):
+    """Operator keys need the view's `read_scope` or `write_scope`; customer keys what the view opens to them."""
+
+    def has_permission(self, request: Request, view: "APIView") -> bool:
+        key: Any = request.auth
+        if not isinstance(key, ApiKey):
+            return False
+        verb = "read" if request.method in SAFE_METHODS else "write"
+        if key.customer_id is None or not getattr(view, f"customer_key_may_{verb}"):
+            require_scope(key, getattr(view, f"{verb}_scope"))
+        return True
+
+
+class BearerScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    """How the schema names it. drf-spectacular finds this class by its base."""
+
+    target_class = ApiKeyAuthentication
+    name = "apiKey"
+
+    def get_security_definition(self, auto_schema: object) -> dict[str, str]:
+        return {"type": "http", "scheme": "bearer", "description": "An API key: `hr_...`"}

@@ -1,1 +1,0 @@
-"""HTTP manners that the API of every room shares."""
