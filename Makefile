@@ -6,9 +6,11 @@
 VENV := .venv
 BIN := $(VENV)/bin
 LOCKS := requirements-uv.txt requirements.txt
-unexport PYTHONDONTWRITEBYTECODE # compiled modules start three times faster
+# Compiled modules start three times faster.
+unexport PYTHONDONTWRITEBYTECODE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-export UV_SYSTEM_CERTS := 1 # as pip does: some networks have a certificate of their own
+# As pip does: some networks have a certificate of their own.
+export UV_SYSTEM_CERTS := 1
 
 # Python to build the environment with: PYTHON=, or the first that is new enough. A pyenv shim may refuse to run
 # because of .python-version, so pyenv's own folders are looked at too.
