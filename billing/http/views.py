@@ -13,6 +13,7 @@ from accounts.models import Customer, Scope
 from billing.http.errors import not_found
 from billing.http.fields import is_key
 from billing.http.idempotency import answer_once
+from billing.http.parsing import DecimalJSONParser
 
 
 class ApiView(APIView):
@@ -20,6 +21,7 @@ class ApiView(APIView):
 
     authentication_classes = [ApiKeyAuthentication]
     permission_classes = [HasScope]
+    parser_classes = [DecimalJSONParser]
     read_scope: ClassVar[Scope] = Scope.BILLING_READ
     write_scope: ClassVar[Scope] = Scope.BILLING_WRITE
     customer_key_may_read: ClassVar[bool] = False
