@@ -1,10 +1,15 @@
 """Rows for tests: small, dull, and no more than what is asked for."""
 
+import json
 import secrets
+from datetime import datetime
 from typing import Any
+
+from django.db import transaction
 
 from accounts.auth import digest
 from accounts.models import ApiKey, Customer, Scope
+from billing.metering import services as metering
 from billing.metering.models import Meter
 from billing.pricing.models import Plan
 
@@ -31,3 +36,25 @@ def make_api_key(*scopes: Scope, customer: Customer | None = None, **fields: Any
 def bearer(secret: str) -> dict[str, Any]:
     """Keyword arguments for Django's test client: `client.get(url, **bearer(secret))`."""
     return {"headers": {"Authorization": f"Bearer {secret}"}}
+
+
+def event(event_id: str, customer: str = "acme", **fields: Any) -> dict[str, Any]:
+    """An event as a sender writes it; what is no field of its own becomes a property."""
+    known = {"source", "type", "timestamp", "authorization", "properties"}
+    sent = {"id": event_id, "customer": customer, "type": "llm.completion"}
+    sent |= {name: value for name, value in fields.items() if name in known}
+    properties = {name: value for name, value in fields.items() if name not in known}
+    return sent | ({"properties": properties} if properties else {})
+
+
+def ingest(*events: dict[str, Any], at: datetime, backfill: bool = False) -> metering.IngestAnswer:
+    """Take events as the API does."""
+    body = json.dumps(events, default=str).encode()
+    return metering.ingest(body=body, content_type="application/json", api_key=None, at=at, backfill=backfill)
+
+
+def fold(customer: Customer, *, at: datetime) -> bool:
+    """Count what was taken, as the tick does."""
+    with transaction.atomic():
+        metering.claim(customer_id=customer.pk)
+        return metering.fold(customer_id=customer.pk, at=at)

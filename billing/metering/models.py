@@ -74,6 +74,7 @@ class EventFields(models.Model):
     occurred_at = models.DateTimeField()
     recorded_at = models.DateTimeField()
     properties = models.JSONField(decoder=ExactDecoder)
+    extensions = models.JSONField(null=True, help_text="What a CloudEvent carried beside its event.")
 
     class Meta:
         abstract = True
@@ -99,6 +100,7 @@ class UsageEvent(EventFields):
 class UnmatchedReason(models.TextChoices):
     UNKNOWN_CUSTOMER = "unknown_customer", "Unknown customer"
     NO_METER = "no_meter", "No meter of this type"
+    INVALID_VALUE = "invalid_value", "A meter that came later cannot take its value"
 
 
 class UnmatchedEvent(EventFields):

@@ -1,0 +1,183 @@
+"""What an event adds to the counters: events x meters -> quantities per dimension set. Pure functions."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any, Final
+
+import msgspec
+
+from billing.metering.identity import canonical, number
+from billing.money import parse_decimal, plain
+
+type Properties = Mapping[str, Any]
+type Test = Callable[[Properties], bool]
+
+COMPARISONS: Final[dict[str, Callable[[Decimal, Decimal], bool]]] = {
+    "gt": lambda left, right: left > right,
+    "gte": lambda left, right: left >= right,
+    "lt": lambda left, right: left < right,
+    "lte": lambda left, right: left <= right,
+}
+OPERATORS: Final = ("eq", "ne", "in", "nin", "exists", *COMPARISONS)
+
+_ONE: Final = Decimal(1)
+_filters: Final = msgspec.json.Decoder(list[dict[str, Any]], float_hook=number)
+
+
+class InvalidValue(Exception):  # noqa: N818 -- the event is refused; that is an answer
+    """The value that a meter sums is present, but no decimal of zero or more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """What one event adds to one meter. `dimensions` is a JSON object with sorted keys; absent ones are left out."""
+
+    meter_id: int
+    dimensions: str
+    quantity: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A meter as counting needs it. Hashable, so that it is compiled once; `filters` is its JSON."""
+
+    id: int
+    key: str
+    event_type: str
+    aggregation: str
+    value: str
+    dimensions: tuple[str, ...]
+    filters: str
+
+
+class Counter:
+    """A compiled meter."""
+
+    def __init__(self, definition: Definition) -> None:
+        self.definition = definition
+        self._tests = [compiled(**one) for one in _filters.decode(definition.filters)]
+        self._dimensions = tuple(sorted(definition.dimensions))
+        self._summed = definition.value if definition.aggregation == "sum" else None
+
+    def feed(self, properties: Properties) -> Feed | None:
+        """What the event adds; None when it is filtered out or lacks the value. InvalidValue when the value is bad."""
+        if not all(test(properties) for test in self._tests):
+            return None
+        quantity = _ONE
+        if self._summed is not None:
+            value = lookup(properties, self._summed)
+            if value is None:
+                return None
+            quantity = self._quantity(value)
+        return Feed(self.definition.id, self._dimension_set(properties), quantity)
+
+    def _quantity(self, value: object) -> Decimal:
+        try:
+            quantity = parse_decimal(value)
+        except ValueError as error:
+            raise InvalidValue(f"{self._summed}: {error}") from error
+        if quantity < 0:
+            raise InvalidValue(f"{self._summed}: Send zero or more; corrections have their own endpoint.")
+        return quantity
+
+    def _dimension_set(self, properties: Properties) -> str:
+        if not self._dimensions:
+            return "{}"
+        return dimension_set(tuple((name, text_of(lookup(properties, name))) for name in self._dimensions))
+
+
+@lru_cache(maxsize=4096)
+def counter(definition: Definition) -> Counter:
+    """The compiled meter; a changed one is another definition."""
+    return Counter(definition)
+
+
+@lru_cache(maxsize=65536)
+def dimension_set(values: tuple[tuple[str, str | None], ...]) -> str:
+    return canonical({name: value for name, value in values if value is not None}).decode()
+
+
+def feeds(counters: Iterable[Counter], properties: Properties) -> list[Feed]:
+    """What the event adds to each meter of its type. InvalidValue when one of them cannot take it."""
+    found = (one.feed(properties) for one in counters)
+    return [feed for feed in found if feed is not None]
+
+
+def lookup(properties: Properties, path: str) -> Any:
+    """The property at a dotted path, None when absent. A property whose own name has the dots comes first."""
+    if path in properties:
+        return properties[path]
+    found: Any = properties
+    for name in path.split("."):
+        if not isinstance(found, dict):
+            return None
+        found = found.get(name)
+    return found
+
+
+def text_of(value: Any) -> str | None:
+    """A property as a dimension value: text as it is, numbers in plain notation, objects as JSON, null as absent."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    return plain(value) if isinstance(value, Decimal) else canonical(value).decode()
+
+
+# --- filters --------------------------------------------------------------------------------------------------
+
+
+def compiled(*, property: str, op: str, value: Any = None) -> Test:
+    """One filter of a meter as a test. Values are compared as text, so that 200 and "200" are equal; `gt gte lt lte`
+    compare numbers, and what is no number passes none of them. An absent property equals nothing."""
+    if op == "exists":
+        wanted = value is not False
+        return lambda properties: (lookup(properties, property) is not None) is wanted
+    if op in COMPARISONS:
+        bound, holds = parse_decimal(value), COMPARISONS[op]
+        return lambda properties: _compare(lookup(properties, property), bound, holds)
+    texts = frozenset(text_of(one) for one in (value if op in ("in", "nin") else [value]))
+    wanted = op in ("eq", "in")
+    return lambda properties: (text_of(lookup(properties, property)) in texts) is wanted
+
+
+def _compare(value: object, bound: Decimal, holds: Callable[[Decimal, Decimal], bool]) -> bool:
+    try:
+        return holds(parse_decimal(value), bound)
+    except ValueError:
+        return False
+
+
+def problem(filter_: Mapping[str, Any]) -> str | None:
+    """Why this is no filter, in a sentence; None when it is one."""
+    if unknown := filter_.keys() - {"property", "op", "value"}:
+        return f"{min(unknown)} is not known in a filter."
+    if not isinstance(filter_.get("property"), str) or not filter_["property"]:
+        return "A filter names a property."
+    op, value = filter_.get("op"), filter_.get("value")
+    if op not in OPERATORS:
+        return f"op is one of {', '.join(OPERATORS)}."
+    return _value_problem(op, value)
+
+
+def _value_problem(op: str, value: Any) -> str | None:
+    if op == "exists":
+        return None if value is None or isinstance(value, bool) else "exists takes true or false."
+    if op in ("in", "nin"):
+        fits = isinstance(value, list) and value and all(map(_is_scalar, value))
+        return None if fits else f"{op} takes a list of values."
+    if op in COMPARISONS:
+        try:
+            parse_decimal(value)
+        except ValueError as error:
+            return f"{op} takes a number. {error}"
+        return None
+    return None if _is_scalar(value) else f"{op} takes a string, a number or a boolean."
+
+
+def _is_scalar(value: object) -> bool:
+    return isinstance(value, str | int | Decimal)

@@ -1,0 +1,115 @@
+"""From deltas to counters: buckets, days and the totals of tracked periods. Each function runs in a transaction that
+has claimed the customer, so nobody else writes the customer's counters meanwhile."""
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import Final
+
+from django.db import connection
+
+# Bounds the length of one transaction. What is left is folded by the next.
+MOST_DELTAS: Final = 50_000
+
+
+def claim_dirty(skip: Collection[int]) -> int | None:
+    """Lock the watermark of the dirty customer that was counted longest ago and that nobody else has claimed."""
+    with connection.cursor() as cursor:
+        cursor.execute(_CLAIM_DIRTY, [list(skip)])
+        row = cursor.fetchone()
+    return row[0] if row else None
+
+
+def move_deltas(customer_id: int, at: datetime) -> bool:
+    """Take the customer's deltas away and add them to the counters, in one statement. Whether there were any.
+
+    When none is left, `counted_through` becomes the statement's instant: whatever had been acknowledged by then was
+    committed, so its snapshot saw it.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_MOVE, {"customer": customer_id, "most": MOST_DELTAS, "at": at})
+        (moved,) = cursor.fetchone()
+    return bool(moved)
+
+
+def track_period(customer_id: int, starts_at: datetime, ends_at: datetime) -> None:
+    """Keep totals of the range from now on, beginning with what its buckets hold."""
+    with connection.cursor() as cursor:
+        cursor.execute(_TRACK, {"customer": customer_id, "starts_at": starts_at, "ends_at": ends_at})
+
+
+# Reads one index entry per dirty customer, however many deltas wait.
+_CLAIM_DIRTY: Final = """
+WITH RECURSIVE dirty AS (
+    (SELECT customer_id FROM billing_usagedelta ORDER BY customer_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT customer_id FROM billing_usagedelta WHERE customer_id > dirty.customer_id
+            ORDER BY customer_id LIMIT 1)
+    FROM dirty WHERE dirty.customer_id IS NOT NULL
+)
+SELECT customer_id FROM billing_watermark
+WHERE customer_id IN (SELECT customer_id FROM dirty) AND customer_id <> ALL(%s::bigint[])
+ORDER BY counted_through NULLS FIRST, customer_id LIMIT 1
+FOR UPDATE SKIP LOCKED
+"""
+
+_MOVE: Final = """
+WITH gone AS (
+    DELETE FROM billing_usagedelta
+    WHERE id IN (SELECT id FROM billing_usagedelta WHERE customer_id = %(customer)s LIMIT %(most)s)
+    RETURNING meter_id, starts_at, dimensions, quantity, events
+), summed AS (
+    SELECT meter_id, starts_at, dimensions,
+           substr(encode(sha256(convert_to(dimensions, 'UTF8')), 'hex'), 1, 32)::uuid AS digest,
+           sum(quantity) AS quantity, sum(events) AS events
+    FROM gone GROUP BY meter_id, starts_at, dimensions
+), new_sets AS (
+    INSERT INTO billing_dimensionset (customer_id, digest, "values")
+    SELECT DISTINCT %(customer)s::bigint, digest, dimensions::jsonb FROM summed
+    ON CONFLICT DO NOTHING RETURNING id, digest
+), sets AS (
+    SELECT id, digest FROM new_sets
+    UNION ALL
+    SELECT id, digest FROM billing_dimensionset
+    WHERE customer_id = %(customer)s AND digest IN (SELECT digest FROM summed)
+), moved AS (
+    SELECT meter_id, starts_at, sets.id AS set_id, quantity, events FROM summed JOIN sets USING (digest)
+), buckets AS (
+    INSERT INTO billing_usagebucket AS kept (customer_id, meter_id, starts_at, dimension_set_id, quantity, events)
+    SELECT %(customer)s, meter_id, starts_at, set_id, quantity, events FROM moved ORDER BY 2, 3, 4
+    ON CONFLICT (customer_id, meter_id, starts_at, dimension_set_id)
+    DO UPDATE SET quantity = kept.quantity + excluded.quantity, events = kept.events + excluded.events
+), days AS (
+    INSERT INTO billing_usageday AS kept (customer_id, meter_id, day, dimension_set_id, quantity, events)
+    SELECT %(customer)s, meter_id, (starts_at AT TIME ZONE 'UTC')::date, set_id, sum(quantity), sum(events)
+    FROM moved GROUP BY 2, 3, 4 ORDER BY 2, 3, 4
+    ON CONFLICT (customer_id, meter_id, day, dimension_set_id)
+    DO UPDATE SET quantity = kept.quantity + excluded.quantity, events = kept.events + excluded.events
+), totals AS (
+    INSERT INTO billing_periodtotal AS kept (period_id, meter_id, dimension_set_id, quantity, events)
+    SELECT period.id, meter_id, set_id, sum(quantity), sum(events)
+    FROM moved JOIN billing_trackedperiod AS period
+        ON period.customer_id = %(customer)s
+        AND moved.starts_at >= period.starts_at AND moved.starts_at < period.ends_at
+    GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+    ON CONFLICT (period_id, meter_id, dimension_set_id)
+    DO UPDATE SET quantity = kept.quantity + excluded.quantity, events = kept.events + excluded.events
+), counted AS (
+    UPDATE billing_watermark
+    SET counted_through = greatest(counted_through, least(%(at)s, statement_timestamp()))
+    WHERE customer_id = %(customer)s AND (SELECT count(*) FROM gone) < %(most)s
+)
+SELECT count(*) FROM gone
+"""
+
+_TRACK: Final = """
+WITH period AS (
+    INSERT INTO billing_trackedperiod (customer_id, starts_at, ends_at)
+    VALUES (%(customer)s, %(starts_at)s, %(ends_at)s)
+    ON CONFLICT DO NOTHING RETURNING id
+)
+INSERT INTO billing_periodtotal (period_id, meter_id, dimension_set_id, quantity, events)
+SELECT period.id, meter_id, dimension_set_id, sum(quantity), sum(events)
+FROM period JOIN billing_usagebucket ON customer_id = %(customer)s
+    AND billing_usagebucket.starts_at >= %(starts_at)s AND billing_usagebucket.starts_at < %(ends_at)s
+GROUP BY 1, 2, 3
+"""

@@ -1,0 +1,167 @@
+"""Questions about what was counted. Every range is half-open and lies on quarter hours.
+
+Ask `counted_through` before the numbers that it is shown with: then they hold at least what it promises.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from itertools import pairwise
+from typing import Any, Final
+
+import msgspec
+from django.db import connection
+
+from accounts.models import Customer
+from billing.metering.models import Watermark
+from billing.periods import starts_on_quarter
+
+
+@dataclass(frozen=True, slots=True)
+class MeterTotal:
+    """Usage of one meter with one set of dimension values, in the meter's unit. Absent dimensions are left out."""
+
+    meter_id: int
+    dimensions: Mapping[str, str]
+    quantity: Decimal
+    events: int
+
+
+def totals(
+    customer: Customer, *, starts_at: datetime, ends_at: datetime, meter_ids: Collection[int]
+) -> list[MeterTotal]:
+    """Usage in the range, per meter and dimension set: kept totals where exactly this range is tracked, else sums of
+    days and quarter hours."""
+    parameters: dict[str, Any] = {
+        "customer": customer.pk,
+        "starts_at": starts_at,
+        "ends_at": ends_at,
+        "meters": list(meter_ids),
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_PERIOD, parameters)
+        rows = cursor.fetchall()
+    if rows:
+        # A tracked period without usage answers one row of nulls.
+        return [_total(row) for row in rows if row[0] is not None]
+    return series_totals(customer, edges=(starts_at, ends_at), meter_ids=meter_ids)[0]
+
+
+def _total(row: Sequence[Any]) -> MeterTotal:
+    meter_id, dimensions, quantity, events = row
+    return MeterTotal(meter_id, msgspec.json.decode(dimensions), quantity, events)
+
+
+def series_totals(
+    customer: Customer, *, edges: Sequence[datetime], meter_ids: Collection[int]
+) -> list[list[MeterTotal]]:
+    """Usage in each [edges[i], edges[i + 1]), which rise: one list per range. Whole UTC days come from the roll-up."""
+    assert all(starts_on_quarter(edge) for edge in edges), "counters know quarter hours only"
+    days, quarters = _pieces(edges)
+    parameters: dict[str, Any] = {
+        "customer": customer.pk,
+        "meters": list(meter_ids),
+        "edges": list(edges),
+        "first_days": [first for first, _ in days],
+        "end_days": [end for _, end in days],
+        "starts": [start for start, _ in quarters],
+        "ends": [end for _, end in quarters],
+    }
+    series: list[list[MeterTotal]] = [[] for _ in edges[1:]]
+    with connection.cursor() as cursor:
+        cursor.execute(_SERIES, parameters)
+        for index, *row in cursor.fetchall():
+            series[index - 1].append(_total(row))
+    return series
+
+
+def counted_through(customer: Customer) -> datetime:
+    """Everything acknowledged before this instant is in the counters. The present when nothing waits to be folded."""
+    with connection.cursor() as cursor:
+        cursor.execute(_COUNTED_THROUGH, {"customer": customer.pk})
+        (instant,) = cursor.fetchone()
+    return instant  # type: ignore[no-any-return] # the driver's rows are untyped
+
+
+def version(customer: Customer) -> int:
+    """Grows whenever something that a page of the customer shows has moved."""
+    return Watermark.objects.filter(customer=customer).values_list("version", flat=True).first() or 0
+
+
+# --- days and quarter hours -------------------------------------------------------------------------------------
+
+_DAY: Final = timedelta(days=1)
+
+
+def _pieces(edges: Sequence[datetime]) -> tuple[list[tuple[date, date]], list[tuple[datetime, datetime]]]:
+    """Cut the ranges into runs of whole UTC days and runs of quarter hours. Neighbouring runs are joined."""
+    days: list[tuple[date, date]] = []
+    quarters: list[tuple[datetime, datetime]] = []
+    for start, end in pairwise(edges):
+        first, last = _midnight_from(start), _midnight_before(end)
+        if first < last:
+            _add(days, first.date(), last.date())
+            _add(quarters, start, first)
+            _add(quarters, last, end)
+        else:
+            _add(quarters, start, end)
+    return days, quarters
+
+
+def _midnight_before(instant: datetime) -> datetime:
+    return instant.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def _midnight_from(instant: datetime) -> datetime:
+    midnight = _midnight_before(instant)
+    return midnight if midnight == instant else midnight + _DAY
+
+
+def _add[T: (date, datetime)](runs: list[tuple[T, T]], start: T, end: T) -> None:
+    if start >= end:
+        return
+    if runs and runs[-1][1] == start:
+        runs[-1] = (runs[-1][0], end)
+    else:
+        runs.append((start, end))
+
+
+_SERIES: Final = """
+WITH counted AS (
+    SELECT width_bucket(day::timestamp AT TIME ZONE 'UTC', %(edges)s::timestamptz[]) AS range,
+           meter_id, dimension_set_id, quantity, events
+    FROM unnest(%(first_days)s::date[], %(end_days)s::date[]) AS run (first_day, end_day)
+    JOIN billing_usageday ON customer_id = %(customer)s AND meter_id = ANY(%(meters)s::bigint[])
+        AND day >= first_day AND day < end_day
+    UNION ALL
+    SELECT width_bucket(bucket.starts_at, %(edges)s::timestamptz[]),
+           meter_id, dimension_set_id, quantity, events
+    FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[]) AS run (starts_at, ends_at)
+    JOIN billing_usagebucket AS bucket ON customer_id = %(customer)s AND meter_id = ANY(%(meters)s::bigint[])
+        AND bucket.starts_at >= run.starts_at AND bucket.starts_at < run.ends_at
+), summed AS (
+    SELECT range, meter_id, dimension_set_id, sum(quantity) AS quantity, sum(events)::bigint AS events
+    FROM counted GROUP BY range, meter_id, dimension_set_id
+)
+SELECT range, meter_id, "values", quantity, events
+FROM summed JOIN billing_dimensionset ON id = dimension_set_id
+ORDER BY range, meter_id, dimension_set_id
+"""
+
+_PERIOD: Final = """
+SELECT total.meter_id, dimension_set."values", total.quantity, total.events
+FROM billing_trackedperiod AS period
+LEFT JOIN billing_periodtotal AS total ON total.period_id = period.id AND total.meter_id = ANY(%(meters)s::bigint[])
+LEFT JOIN billing_dimensionset AS dimension_set ON dimension_set.id = total.dimension_set_id
+WHERE period.customer_id = %(customer)s AND period.starts_at = %(starts_at)s AND period.ends_at = %(ends_at)s
+ORDER BY total.meter_id, total.dimension_set_id
+"""
+
+_COUNTED_THROUGH: Final = """
+SELECT CASE WHEN EXISTS (SELECT FROM billing_usagedelta WHERE customer_id = customer.id)
+            THEN coalesce(watermark.counted_through, customer.created_at)
+            ELSE statement_timestamp() END
+FROM accounts_customer AS customer LEFT JOIN billing_watermark AS watermark ON watermark.customer_id = customer.id
+WHERE customer.id = %(customer)s
+"""

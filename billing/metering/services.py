@@ -1,0 +1,355 @@
+"""Actions of metering: take events, count them, define meters."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final
+
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.db.models import F
+
+from accounts.models import ApiKey
+from billing.metering import counting, decoding, folding, store
+from billing.metering.counting import InvalidValue
+from billing.metering.decoding import Refusal
+from billing.metering.judging import DEFAULT_SOURCE, Event, Window, judge, window
+from billing.metering.models import Aggregation, Meter, UnmatchedReason, UsageBucket, UsageDelta, Watermark
+from billing.money import plain
+from billing.periods import starts_on_quarter
+
+MOST_REPLAYED: Final = 5_000  # unmatched events that one transaction moves
+_SAMPLE: Final = 1_000  # characters kept of a refused item
+
+
+# --- taking events ----------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class IngestAnswer:
+    """How many items came to what, and each one that was not plainly accepted, in the order they were sent."""
+
+    accepted: int = 0
+    duplicate: int = 0
+    conflict: int = 0
+    unmatched: int = 0
+    rejected: int = 0
+    results: list[dict[str, Any]] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "accepted": self.accepted,
+            "duplicate": self.duplicate,
+            "conflict": self.conflict,
+            "unmatched": self.unmatched,
+            "rejected": self.rejected,
+            "results": sorted(self.results, key=lambda result: result["index"]),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An item that was refused, and why."""
+
+    index: int
+    id: str | None
+    source: str
+    refusal: Refusal
+    sample: str
+
+
+def ingest(
+    *, body: bytes, content_type: str, api_key: ApiKey | None, at: datetime, backfill: bool = False
+) -> IngestAnswer:
+    """Take the events of a body, each on its own, in one transaction that only appends.
+
+    Once this returns and the transaction commits, what is answered as accepted or unmatched is stored for good.
+    `backfill` takes events back to 1970 and keeps their identities for ever. Raises decoding.BodyError when the body
+    as a whole cannot be read.
+    """
+    cut = decoding.split(body, content_type)
+    events, refused = _judged(cut, window(at, backfill=backfill))
+    return record(events=events, refused=refused, api_key=api_key, at=at, permanent=backfill)
+
+
+@transaction.atomic
+def record(
+    *, events: Sequence[Event], refused: Sequence[Refused], api_key: ApiKey | None, at: datetime, permanent: bool
+) -> IngestAnswer:
+    """Store judged events; what was refused before is answered and counted with what is refused now."""
+    answer = IngestAnswer()
+    items: list[store.Item] = []
+    if events:
+        store.hold_catalogue()
+        items, invalid = _matched(events)
+        refused = [*refused, *invalid]
+    if refused:
+        _answer_refused(refused, answer)
+        store.append_refused(_grouped(refused), api_key_id=api_key.pk if api_key else None, at=at)
+    if items:
+        _append(items, answer, permanent)
+    return answer
+
+
+def _judged(cut: decoding.Body, taken: Window) -> tuple[list[Event], list[Refused]]:
+    events: list[Event] = []
+    refused: list[Refused] = []
+    for index, item in enumerate(cut.items):
+        try:
+            events.append(judge(decoding.read(item, cut.shape), index, taken))
+        except Refusal as refusal:
+            event_id, source = decoding.names(item)
+            sample = item[: 4 * _SAMPLE].decode(errors="ignore")[:_SAMPLE]
+            refused.append(Refused(index, event_id, source, refusal, sample))
+    return events, refused
+
+
+def _matched(events: Sequence[Event]) -> tuple[list[store.Item], list[Refused]]:
+    """The events with their customers and what they add to the counters, and those whose values are refused."""
+    customers = store.customer_ids({event.customer_key for event in events})
+    counters = _counters({event.type for event in events})
+    items: list[store.Item] = []
+    refused: list[Refused] = []
+    for event in events:
+        customer_id = customers.get(event.customer_key)
+        try:
+            feeds = counting.feeds(counters.get(event.type, ()), event.properties)
+        except InvalidValue as error:
+            refusal = Refusal("invalid_value", str(error), "properties")
+            refused.append(Refused(event.index, event.id, event.source, refusal, event.properties_json[:_SAMPLE]))
+            continue
+        if customer_id is None:
+            items.append(store.Unmatched(event, UnmatchedReason.UNKNOWN_CUSTOMER.value))
+        elif event.type not in counters:
+            items.append(store.Unmatched(event, UnmatchedReason.NO_METER.value))
+        else:
+            items.append(store.Matched(event, customer_id, feeds))
+    return items, refused
+
+
+def _counters(event_types: Iterable[str]) -> dict[str, list[counting.Counter]]:
+    counters: dict[str, list[counting.Counter]] = {}
+    for definition in store.definitions(event_types):
+        counters.setdefault(definition.event_type, []).append(counting.counter(definition))
+    return counters
+
+
+def _append(items: Sequence[store.Item], answer: IngestAnswer, permanent: bool) -> None:
+    first: dict[str, store.Item] = {}
+    for item in items:
+        first.setdefault(item.event.digest, item)
+    known = store.append(list(first.values()), permanent=permanent)
+    for item in items:
+        event = item.event
+        winner = known.get(event.digest)
+        if winner is None and item is first[event.digest]:
+            _answer_stored(item, answer)
+        elif event.payload == (winner or first[event.digest].event.payload):
+            answer.duplicate += 1
+            answer.results.append({"index": event.index, "id": event.id, "status": "duplicate"})
+        else:
+            answer.conflict += 1
+            answer.results.append(_conflict(event))
+
+
+def _answer_stored(item: store.Item, answer: IngestAnswer) -> None:
+    result: dict[str, Any] = {"index": item.event.index, "id": item.event.id, "status": "accepted"}
+    if isinstance(item, store.Unmatched):
+        answer.unmatched += 1
+        result |= {"status": "unmatched", "reason": item.reason}
+    else:
+        answer.accepted += 1
+    if item.event.authorization is not None:
+        # No authorization was ever opened, so none that an event names is open.
+        result["warning"] = "authorization_not_open"
+    if len(result) > 3:  # noqa: PLR2004 -- more to say than index, id and accepted
+        answer.results.append(result)
+
+
+def _conflict(event: Event) -> dict[str, Any]:
+    detail = "Another event with this source and id said something else; the first one counts."
+    return {"index": event.index, "id": event.id, "status": "conflict", "detail": detail}
+
+
+def _answer_refused(refused: Sequence[Refused], answer: IngestAnswer) -> None:
+    answer.rejected += len(refused)
+    for one in refused:
+        result = {"index": one.index, "id": one.id, "status": "rejected", "code": one.refusal.code}
+        if one.refusal.field:
+            result["field"] = one.refusal.field
+        answer.results.append(result | {"detail": one.refusal.detail})
+
+
+def _grouped(refused: Sequence[Refused]) -> list[store.RefusedGroup]:
+    groups: dict[tuple[str, str], store.RefusedGroup] = {}
+    for one in refused:
+        source, code = one.source or DEFAULT_SOURCE, one.refusal.code
+        new = store.RefusedGroup(source, code, 0, one.sample, one.refusal.detail)
+        groups.setdefault((source, code), new).items += 1
+    return list(groups.values())
+
+
+@transaction.atomic
+def replay_unmatched(*, customer_keys: Sequence[str] = (), event_types: Sequence[str] = (), at: datetime) -> int:
+    """Count events that waited for a customer or a meter which exists by now, each exactly once; how many.
+
+    Call it with what was just made, in the transaction that made it: no event slips between the two. At most
+    MOST_REPLAYED move at once; a sweeper (without arguments) moves the rest, and what an import of customers left.
+    They keep their `recorded_at`. One whose value a new meter cannot take stays, visibly.
+    """
+    if customer_keys or event_types:
+        store.change_catalogue()
+    else:
+        store.hold_catalogue()
+    rows = store.matchable(customer_keys, event_types, MOST_REPLAYED)
+    store.customer_ids({event.customer_key for _, _, event in rows})
+    counters = _counters({event.type for _, _, event in rows})
+    moved: dict[int, store.Matched] = {}
+    invalid: list[int] = []
+    for row_id, customer_id, event in rows:
+        try:
+            moved[row_id] = store.Matched(event, customer_id, counting.feeds(counters[event.type], event.properties))
+        except InvalidValue:
+            invalid.append(row_id)
+    store.append_events(list(moved.values()))
+    store.remove_unmatched(list(moved))
+    store.keep_unmatched(invalid, UnmatchedReason.INVALID_VALUE)
+    store.name_missing_meters(customer_keys)
+    return len(moved)
+
+
+# --- counting -----------------------------------------------------------------------------------------------------
+
+
+def claim_next(*, skip: Collection[int]) -> int | None:
+    """Inside a transaction: claim the dirty customer that was counted longest ago, passing over `skip` and whoever is
+    claimed already. None when nothing waits."""
+    return folding.claim_dirty(skip)
+
+
+def claim(*, customer_id: int) -> None:
+    """Inside a transaction: wait for the customer's claim and hold it until the transaction ends."""
+    Watermark.objects.bulk_create([Watermark(customer_id=customer_id)], ignore_conflicts=True)
+    Watermark.objects.select_for_update().get(pk=customer_id)
+
+
+def fold(*, customer_id: int, at: datetime) -> bool:
+    """Inside the claim: move the customer's deltas into its counters. Whether anything moved."""
+    return folding.move_deltas(customer_id, at)
+
+
+def publish(*, customer_id: int) -> None:
+    """Inside the claim: tell pages that something they show has moved."""
+    Watermark.objects.filter(pk=customer_id).update(version=F("version") + 1)
+
+
+def track(*, customer_id: int, starts_at: datetime, ends_at: datetime) -> None:
+    """Inside the claim: keep totals of a range, which lies on quarter hours, from now on. Repeating changes nothing."""
+    assert starts_on_quarter(starts_at)
+    assert starts_on_quarter(ends_at)
+    folding.track_period(customer_id, starts_at, ends_at)
+
+
+# --- meters -------------------------------------------------------------------------------------------------------
+
+
+class MeterIsCounted(Exception):  # noqa: N818 -- a state of the meter
+    """The change would give a new meaning to what is counted already."""
+
+    def __init__(self, field_name: str) -> None:
+        super().__init__(f"{field_name} is frozen: events were counted with it. Make another meter instead.")
+        self.field = field_name
+
+
+FROZEN_ONCE_COUNTED: Final = ("event_type", "aggregation", "value", "dimensions", "filters")
+
+
+@transaction.atomic
+def create_meter(
+    *,
+    key: str,
+    event_type: str,
+    aggregation: str,
+    at: datetime,
+    value: str = "",
+    name: str = "",
+    unit: str = "unit",
+    dimensions: Sequence[str] = (),
+    filters: Sequence[Mapping[str, Any]] = (),
+) -> Meter:
+    """Define a meter. It counts from now on, in every process, and the events that waited for it are counted at once.
+
+    Raises ValidationError by field.
+    """
+    meter = Meter(
+        key=key,
+        name=name or key,
+        unit=unit,
+        event_type=event_type,
+        aggregation=aggregation,
+        value=value,
+        dimensions=list(dimensions),
+        filters=_storable(filters),
+    )
+    _validate(meter)
+    store.change_catalogue()
+    meter.save(force_insert=True)
+    replay_unmatched(event_types=[event_type], at=at)
+    meter.refresh_from_db(fields=["created_at"])
+    return meter
+
+
+@transaction.atomic
+def update_meter(*, meter: Meter, at: datetime, **changes: Any) -> Meter:
+    """Change a meter's fields, all but its key. Raises MeterIsCounted for a field that gave counted events their
+    meaning, ValidationError by field."""
+    store.change_catalogue()
+    meter = Meter.objects.select_for_update().get(pk=meter.pk)
+    if "filters" in changes:
+        changes["filters"] = _storable(changes["filters"])
+    changed = [name for name, value in changes.items() if getattr(meter, name) != value]
+    frozen = [name for name in FROZEN_ONCE_COUNTED if name in changed]
+    if frozen and _is_counted(meter):
+        raise MeterIsCounted(frozen[0])
+    for name in changed:
+        setattr(meter, name, changes[name])
+    _validate(meter)
+    meter.save(update_fields=changed)
+    if "event_type" in changed:
+        replay_unmatched(event_types=[meter.event_type], at=at)
+    return meter
+
+
+def _is_counted(meter: Meter) -> bool:
+    return UsageDelta.objects.filter(meter=meter).exists() or UsageBucket.objects.filter(meter=meter).exists()
+
+
+def _storable(filters: Iterable[Mapping[str, Any]]) -> list[Any]:
+    """Filters as JSON holds them: fractions as text, which is compared as exactly."""
+    return [{name: _without_decimals(value) for name, value in one.items()} for one in filters]
+
+
+def _without_decimals(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return plain(value)
+    return [_without_decimals(one) for one in value] if isinstance(value, list) else value
+
+
+def _validate(meter: Meter) -> None:
+    errors: dict[str, Any] = {}
+    try:
+        meter.full_clean(validate_constraints=False)
+    except ValidationError as error:
+        errors = dict(error.error_dict)
+    if meter.aggregation == Aggregation.SUM and not meter.value:
+        errors["value"] = ValidationError("A sum needs the path of the property that is summed.", "missing_field")
+    if meter.aggregation == Aggregation.COUNT and meter.value:
+        errors["value"] = ValidationError("A count takes no value.", "invalid_field")
+    for index, one in enumerate(meter.filters):
+        if problem := counting.problem(one):
+            errors.setdefault("filters", ValidationError(f"filters.{index}: {problem}", "invalid_field"))
+    if len(set(meter.dimensions)) < len(meter.dimensions):
+        errors["dimensions"] = ValidationError("A dimension is named twice.", "invalid_field")
+    if errors:
+        raise ValidationError(errors)

@@ -1,0 +1,402 @@
+"""The event store: appends identities, events, unmatched and refused events, and counter deltas. Nothing outside
+metering reads or writes these tables.
+
+Callers run in a transaction. Identities are always taken in the order of their digests, so that two requests with the
+same events wait for each other instead of deadlocking.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+from django.db import IntegrityError, OperationalError, connection, transaction
+
+from billing.metering.counting import Definition, Feed
+from billing.metering.identity import number
+from billing.metering.judging import Event
+from billing.money import exact
+from billing.periods import quarter_floor
+
+SMALL: Final = 20  # events up to which one statement beats COPY
+
+# Held shared by whoever counts events, exclusively by whoever changes what counts: a new meter or customer waits for
+# requests that have not seen it, and later requests see it.
+_CATALOGUE_LOCK: Final = 0x6D657465  # "mete"
+
+
+@dataclass(slots=True)
+class Matched:
+    """An event of a known customer and a type with meters, and what it adds to them."""
+
+    event: Event
+    customer_id: int
+    feeds: list[Feed]
+
+
+@dataclass(slots=True)
+class Unmatched:
+    """An event that lacks its customer or a meter."""
+
+    event: Event
+    reason: str
+
+
+type Item = Matched | Unmatched
+
+
+@dataclass(slots=True)
+class RefusedGroup:
+    """Items of one request that were refused for one reason."""
+
+    source: str
+    code: str
+    items: int
+    sample: str
+    detail: str
+
+
+# --- what counts ----------------------------------------------------------------------------------------------
+
+
+def hold_catalogue() -> None:
+    """Until the transaction ends, no meter or customer comes between what is read of them and what is appended."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock_shared(%s)", [_CATALOGUE_LOCK])
+
+
+def change_catalogue() -> None:
+    """Wait until every request that may not have seen the change has committed, and make later ones wait for ours."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_CATALOGUE_LOCK])
+
+
+def customer_ids(keys: Iterable[str]) -> dict[str, int]:
+    """Customers by key. Their watermarks exist from now on, for the tick to claim."""
+    with connection.cursor() as cursor:
+        cursor.execute(_CUSTOMERS, [list(keys)])
+        rows = cursor.fetchall()
+        if new := sorted(customer_id for _, customer_id, is_claimable in rows if not is_claimable):
+            cursor.execute(_NEW_WATERMARKS, [new])
+    return {key: customer_id for key, customer_id, _ in rows}
+
+
+_CUSTOMERS: Final = """
+SELECT customer.key, customer.id, watermark.customer_id IS NOT NULL
+FROM accounts_customer AS customer LEFT JOIN billing_watermark AS watermark ON watermark.customer_id = customer.id
+WHERE customer.key = ANY(%s)
+"""
+_NEW_WATERMARKS: Final = """
+INSERT INTO billing_watermark (customer_id, version) SELECT unnest(%s::bigint[]), 0 ON CONFLICT DO NOTHING
+"""
+
+
+def definitions(event_types: Iterable[str]) -> list[Definition]:
+    """The meters of these types of events."""
+    with connection.cursor() as cursor:
+        cursor.execute(_METERS, [list(event_types)])
+        return [
+            Definition(id_, key, event_type, aggregation, value, tuple(dimensions), filters)
+            for id_, key, event_type, aggregation, value, dimensions, filters in cursor.fetchall()
+        ]
+
+
+_METERS: Final = """
+SELECT id, key, event_type, aggregation, value, dimensions, filters::text
+FROM billing_meter WHERE event_type = ANY(%s) ORDER BY id
+"""
+
+
+# --- appending ------------------------------------------------------------------------------------------------
+
+
+def append(items: Sequence[Item], *, permanent: bool) -> dict[str, str]:
+    """Store the items whose identities are new, with what they add to the counters. Identities are distinct.
+
+    Returns the others: digest -> digest of the payload that came first.
+    """
+    ordered = sorted(items, key=lambda item: item.event.digest)
+    if len(ordered) <= SMALL:
+        return _append_few(ordered, permanent)
+    known = _claim_many([item.event for item in ordered], permanent)
+    fresh = [item for item in ordered if item.event.digest not in known] if known else ordered
+    append_events([item for item in fresh if isinstance(item, Matched)])
+    _copy_unmatched([item for item in fresh if isinstance(item, Unmatched)])
+    return known
+
+
+def append_events(matched: Sequence[Matched]) -> None:
+    """Store events whose identities are taken already, and what they add."""
+    if matched:
+        _copy(_COPY_EVENTS, (_event_row(item.event, item.customer_id) for item in matched))
+        _copy(_COPY_DELTAS, map(_delta_row, deltas(matched)))
+
+
+def deltas(matched: Iterable[Matched]) -> list[tuple[int, int, datetime, str, Decimal, int]]:
+    """Customer, meter, quarter hour, dimensions, quantity and number of events: summed, and in that order."""
+    sums: dict[tuple[int, int, datetime, str], tuple[Decimal, int]] = {}
+    with exact():
+        for item in matched:
+            quarter = quarter_floor(item.event.occurred_at) if item.feeds else None
+            for feed in item.feeds:
+                assert quarter is not None
+                key = (item.customer_id, feed.meter_id, quarter, feed.dimensions)
+                quantity, events = sums.get(key, (Decimal(0), 0))
+                sums[key] = (quantity + feed.quantity, events + 1)
+    return [(*key, *value) for key, value in sorted(sums.items())]
+
+
+def append_refused(groups: Sequence[RefusedGroup], *, api_key_id: int | None, at: datetime) -> None:
+    """Keep a count and a sample of what one request was refused."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            _INSERT_REFUSED,
+            [(api_key_id, one.source, one.code, one.items, one.sample, one.detail, at) for one in groups],
+        )
+
+
+_INSERT_REFUSED: Final = """
+INSERT INTO billing_refuseditems (api_key_id, source, code, items, sample, detail, recorded_at)
+VALUES (%s, %s, %s, %s, %s, %s, %s)
+"""
+
+
+# --- unmatched events ------------------------------------------------------------------------------------------
+
+type UnmatchedRow = tuple[int, int, Event]
+
+
+def matchable(customer_keys: Sequence[str], event_types: Sequence[str], most: int) -> list[UnmatchedRow]:
+    """Unmatched events that lack nothing any more: their row's id, their customer's id, and themselves. They stay
+    locked; what another replay has locked is left to it."""
+    parameters: dict[str, Any] = {"keys": list(customer_keys), "types": list(event_types), "most": most}
+    with connection.cursor() as cursor:
+        cursor.execute(_MATCHABLE, parameters)
+        return [(id_, customer_id, _stored(fields)) for id_, customer_id, *fields in cursor.fetchall()]
+
+
+def _stored(row: Sequence[Any]) -> Event:
+    digest, source, event_id, event_type, customer_key, occurred_at, recorded_at, properties, extensions = row
+    return Event(
+        index=0,
+        id=event_id,
+        source=source,
+        type=event_type,
+        customer_key=customer_key,
+        occurred_at=occurred_at,
+        recorded_at=recorded_at,
+        properties=_properties.decode(properties),
+        properties_json=properties,
+        extensions_json=extensions,
+        digest=digest.hex,
+        payload="",  # stands in its identity, which it took when it came
+        authorization=None,
+    )
+
+
+def remove_unmatched(ids: Sequence[int]) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM billing_unmatchedevent WHERE id = ANY(%s)", [list(ids)])
+
+
+def keep_unmatched(ids: Sequence[int], reason: str) -> None:
+    """They stay, for another reason."""
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE billing_unmatchedevent SET reason = %s WHERE id = ANY(%s)", [reason, list(ids)])
+
+
+def name_missing_meters(customer_keys: Sequence[str]) -> None:
+    """Events whose customer is known by now lack only their meter."""
+    with connection.cursor() as cursor:
+        cursor.execute(_NAME_MISSING_METERS, {"keys": list(customer_keys)})
+
+
+_properties: Final = msgspec.json.Decoder(dict[str, Any], float_hook=number)
+
+_MATCHABLE: Final = """
+SELECT unmatched.id, customer.id, identity, source, event_id, type, customer_key, occurred_at, recorded_at,
+       properties, extensions
+FROM billing_unmatchedevent AS unmatched JOIN accounts_customer AS customer ON customer.key = unmatched.customer_key
+WHERE reason <> 'invalid_value' AND type IN (SELECT event_type FROM billing_meter)
+    AND (%(keys)s::text[] = '{}' OR customer_key = ANY(%(keys)s::text[]))
+    AND (%(types)s::text[] = '{}' OR type = ANY(%(types)s::text[]))
+ORDER BY unmatched.id LIMIT %(most)s
+FOR UPDATE OF unmatched SKIP LOCKED
+"""
+_NAME_MISSING_METERS: Final = """
+UPDATE billing_unmatchedevent SET reason = 'no_meter'
+WHERE reason = 'unknown_customer' AND customer_key IN (SELECT key FROM accounts_customer)
+    AND (%(keys)s::text[] = '{}' OR customer_key = ANY(%(keys)s::text[]))
+    AND type NOT IN (SELECT event_type FROM billing_meter)
+"""
+
+
+# --- many: COPY -----------------------------------------------------------------------------------------------
+
+
+def _claim_many(events: Sequence[Event], permanent: bool) -> dict[str, str]:
+    """Take the identities. Most requests repeat nothing: they are tried as they are first."""
+    try:
+        with transaction.atomic():
+            _copy(
+                _COPY_IDENTITIES,
+                (f"{one.digest}\t{one.payload}\t{one.recorded_at.isoformat()}\t{permanent}" for one in events),
+            )
+    except IntegrityError:
+        return _claim_singly(events, permanent)
+    return {}
+
+
+def _claim_singly(events: Sequence[Event], permanent: bool) -> dict[str, str]:
+    parameters: dict[str, Any] = {
+        "digest": [one.digest for one in events],
+        "payload": [one.payload for one in events],
+        "recorded_at": [one.recorded_at for one in events],
+        "permanent": permanent,
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_CLAIM_SINGLY, parameters)
+        fresh = {digest for (digest,) in cursor.fetchall()}
+    return payloads([one.digest for one in events if one.digest not in fresh])
+
+
+def payloads(digests: Sequence[str]) -> dict[str, str]:
+    """What the events with these identities said."""
+    if not digests:
+        return {}
+    with connection.cursor() as cursor:
+        cursor.execute(_PAYLOADS, [list(digests)])
+        found = dict(cursor.fetchall())
+    if len(found) < len(digests):  # purged since this request met it: the sender's next try takes it as new
+        raise OperationalError("An identity expired in this moment.")
+    return found
+
+
+_CLAIM_SINGLY: Final = """
+INSERT INTO billing_eventidentity (permanent, digest, payload, recorded_at)
+SELECT %(permanent)s, digest, payload, recorded_at
+FROM unnest(%(digest)s::uuid[], %(payload)s::uuid[], %(recorded_at)s::timestamptz[])
+    AS sent (digest, payload, recorded_at)
+ON CONFLICT DO NOTHING RETURNING replace(digest::text, '-', '')
+"""
+_PAYLOADS: Final = """
+SELECT replace(digest::text, '-', ''), replace(payload::text, '-', '')
+FROM billing_eventidentity WHERE digest = ANY(%s::uuid[])
+"""
+
+_COPY_IDENTITIES: Final = "COPY billing_eventidentity (digest, payload, recorded_at, permanent) FROM STDIN"
+_COPY_EVENTS: Final = """
+COPY billing_usageevent
+    (identity, source, event_id, type, occurred_at, recorded_at, properties, extensions, customer_id)
+FROM STDIN
+"""
+_COPY_UNMATCHED: Final = """
+COPY billing_unmatchedevent
+    (identity, source, event_id, type, occurred_at, recorded_at, properties, extensions, customer_key, reason)
+FROM STDIN
+"""
+_COPY_DELTAS: Final = """
+COPY billing_usagedelta (customer_id, meter_id, starts_at, dimensions, quantity, events) FROM STDIN
+"""
+
+
+def _copy_unmatched(unmatched: Sequence[Unmatched]) -> None:
+    if unmatched:
+        _copy(
+            _COPY_UNMATCHED,
+            (_event_row(item.event, f"{item.event.customer_key}\t{item.reason}") for item in unmatched),
+        )
+
+
+def _copy(statement: str, rows: Iterable[str]) -> None:
+    with connection.cursor() as cursor, connection.wrap_database_errors, cursor.copy(statement) as copy:
+        copy.write("\n".join(rows))
+
+
+def _event_row(event: Event, owner: object) -> str:
+    # Names and types hold no control characters, JSON escapes its own: only backslashes need care.
+    extensions = r"\N" if event.extensions_json is None else _escape(event.extensions_json)
+    return (
+        f"{event.digest}\t{_escape(event.source)}\t{_escape(event.id)}\t{_escape(event.type)}"
+        f"\t{event.occurred_at.isoformat()}\t{event.recorded_at.isoformat()}\t{_escape(event.properties_json)}\t{extensions}\t{owner}"
+    )
+
+
+def _delta_row(delta: tuple[int, int, datetime, str, Decimal, int]) -> str:
+    customer_id, meter_id, starts_at, dimensions, quantity, events = delta
+    return f"{customer_id}\t{meter_id}\t{starts_at.isoformat()}\t{_escape(dimensions)}\t{quantity:f}\t{events}"
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\") if "\\" in text else text
+
+
+# --- few: one statement ---------------------------------------------------------------------------------------
+
+
+def _append_few(items: Sequence[Item], permanent: bool) -> dict[str, str]:
+    with connection.cursor() as cursor:
+        cursor.execute(_APPEND_FEW, _few(items) | {"permanent": permanent})
+        fresh = {digest for (digest,) in cursor.fetchall()}
+    return payloads([item.event.digest for item in items if item.event.digest not in fresh])
+
+
+def _few(items: Sequence[Item]) -> dict[str, Any]:
+    events = [item.event for item in items]
+    fed = [(item.event, feed) for item in items if isinstance(item, Matched) for feed in item.feeds]
+    return {
+        "digest": [event.digest for event in events],
+        "payload": [event.payload for event in events],
+        "source": [event.source for event in events],
+        "event_id": [event.id for event in events],
+        "type": [event.type for event in events],
+        "occurred_at": [event.occurred_at for event in events],
+        "recorded_at": [event.recorded_at for event in events],
+        "properties": [event.properties_json for event in events],
+        "extensions": [event.extensions_json for event in events],
+        "customer_id": [item.customer_id if isinstance(item, Matched) else None for item in items],
+        "customer_key": [event.customer_key for event in events],
+        "reason": [item.reason if isinstance(item, Unmatched) else None for item in items],
+        "fed": [event.digest for event, _ in fed],
+        "meter_id": [feed.meter_id for _, feed in fed],
+        "starts_at": [quarter_floor(event.occurred_at) for event, _ in fed],
+        "dimensions": [feed.dimensions for _, feed in fed],
+        "quantity": [feed.quantity for _, feed in fed],
+    }
+
+
+_APPEND_FEW: Final = """
+WITH sent AS (
+    SELECT * FROM unnest(
+        %(digest)s::uuid[], %(payload)s::uuid[], %(source)s::text[], %(event_id)s::text[], %(type)s::text[],
+        %(occurred_at)s::timestamptz[], %(recorded_at)s::timestamptz[],
+        %(properties)s::jsonb[], %(extensions)s::jsonb[],
+        %(customer_id)s::bigint[], %(customer_key)s::text[], %(reason)s::text[]
+    ) AS sent (digest, payload, source, event_id, type, occurred_at, recorded_at, properties, extensions,
+               customer_id, customer_key, reason)
+), fresh AS (
+    INSERT INTO billing_eventidentity (digest, payload, recorded_at, permanent)
+    SELECT digest, payload, recorded_at, %(permanent)s FROM sent
+    ON CONFLICT DO NOTHING RETURNING digest
+), stored AS (
+    INSERT INTO billing_usageevent
+        (identity, source, event_id, type, occurred_at, recorded_at, properties, extensions, customer_id)
+    SELECT digest, source, event_id, type, occurred_at, recorded_at, properties, extensions, customer_id
+    FROM sent JOIN fresh USING (digest) WHERE reason IS NULL
+), kept AS (
+    INSERT INTO billing_unmatchedevent
+        (identity, source, event_id, type, occurred_at, recorded_at, properties, extensions, customer_key, reason)
+    SELECT digest, source, event_id, type, occurred_at, recorded_at, properties, extensions, customer_key, reason
+    FROM sent JOIN fresh USING (digest) WHERE reason IS NOT NULL
+), counted AS (
+    INSERT INTO billing_usagedelta (customer_id, meter_id, starts_at, dimensions, quantity, events)
+    SELECT sent.customer_id, fed.meter_id, fed.starts_at, fed.dimensions, fed.quantity, 1
+    FROM unnest(%(fed)s::uuid[], %(meter_id)s::bigint[], %(starts_at)s::timestamptz[],
+                %(dimensions)s::text[], %(quantity)s::numeric[])
+        AS fed (digest, meter_id, starts_at, dimensions, quantity)
+    JOIN fresh USING (digest) JOIN sent USING (digest)
+)
+SELECT replace(digest::text, '-', '') FROM fresh
+"""

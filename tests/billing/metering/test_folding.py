@@ -1,0 +1,178 @@
+"""Counters are the sums over the events, however these came."""
+
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from django.db import transaction
+from hypothesis import given
+from hypothesis import settings as hypothesis
+from hypothesis import strategies as st
+from hypothesis.extra.django import TestCase
+
+from accounts.models import Customer
+from billing.metering import queries, services
+from billing.metering.models import UsageDelta
+from tests.factories import event, fold, ingest, make_meter
+
+AT = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+def counted(totals):
+    """(model -> quantity, events) of one meter's totals."""
+    return {total.dimensions.get("model"): (total.quantity, total.events) for total in totals}
+
+
+@pytest.fixture
+def tokens(acme):
+    return make_meter("tokens", dimensions=["model"])
+
+
+def test_folding_twice_changes_nothing(acme, tokens):
+    ingest(event("a", tokens=2, model="m"), event("b", tokens=3, model="m"), event("c", tokens=5), at=AT)
+
+    assert fold(acme, at=AT)
+    assert not fold(acme, at=AT)
+
+    found = queries.totals(acme, starts_at=AT, ends_at=AT + DAY, meter_ids=[tokens.pk])
+    assert counted(found) == {"m": (5, 2), None: (5, 1)}
+    assert not UsageDelta.objects.exists()
+
+
+def test_a_count_counts_events_and_filters_hold(acme):
+    calls = make_meter(
+        "calls",
+        aggregation="count",
+        dimensions=["model"],
+        filters=[{"property": "ok", "op": "eq", "value": True}],
+    )
+    ingest(event("a", ok=True), event("b", ok=False), event("c"), event("d", ok=True, model=4), at=AT)
+    fold(acme, at=AT)
+
+    found = queries.totals(acme, starts_at=AT, ends_at=AT + DAY, meter_ids=[calls.pk])
+    assert counted(found) == {None: (1, 1), "4": (1, 1)}
+
+
+def test_a_tracked_period_holds_what_came_before_and_after(acme, tokens):
+    ingest(event("a", tokens=1), event("b", tokens=10, timestamp=AT - DAY), at=AT)
+    fold(acme, at=AT)
+    with transaction.atomic():
+        services.claim(customer_id=acme.pk)
+        for _ in range(2):
+            services.track(customer_id=acme.pk, starts_at=AT, ends_at=AT + DAY)
+    ingest(event("c", tokens=2), event("d", tokens=20, timestamp=AT - timedelta(microseconds=1)), at=AT)
+    fold(acme, at=AT)
+
+    found = queries.totals(acme, starts_at=AT, ends_at=AT + DAY, meter_ids=[tokens.pk])
+    assert counted(found) == {None: (3, 2)}
+    assert counted(queries.series_totals(acme, edges=[AT, AT + DAY], meter_ids=[tokens.pk])[0]) == counted(found)
+
+
+def test_a_tracked_period_without_usage_is_empty(acme, tokens):
+    with transaction.atomic():
+        services.claim(customer_id=acme.pk)
+        services.track(customer_id=acme.pk, starts_at=AT, ends_at=AT + DAY)
+
+    assert queries.totals(acme, starts_at=AT, ends_at=AT + DAY, meter_ids=[tokens.pk]) == []
+
+
+def test_everything_acknowledged_before_the_stamp_is_counted(acme, tokens):
+    fresh = queries.counted_through(acme)
+    ingest(event("a", tokens=1), at=AT)
+    waiting = queries.counted_through(acme)
+    fold(acme, at=AT + 900 * DAY)
+
+    assert waiting == acme.created_at
+    assert queries.counted_through(acme) >= fresh
+
+
+def test_a_tick_claims_the_dirty_customer_counted_longest_ago(acme, globex, tokens):
+    ingest(event("a", tokens=1), at=AT)
+    fold(acme, at=AT)
+    ingest(event("b", tokens=1), event("c", "globex", tokens=1), at=AT)
+
+    with transaction.atomic():
+        assert services.claim_next(skip=[]) == globex.pk
+        assert services.claim_next(skip=[globex.pk]) == acme.pk
+        assert services.claim_next(skip=[acme.pk, globex.pk]) is None
+        services.fold(customer_id=acme.pk, at=AT)
+        services.fold(customer_id=globex.pk, at=AT)
+        assert services.claim_next(skip=[]) is None
+
+
+def test_publishing_moves_the_version(acme):
+    assert queries.version(acme) == 0
+    with transaction.atomic():
+        services.claim(customer_id=acme.pk)
+        services.publish(customer_id=acme.pk)
+    assert queries.version(acme) == 1
+
+
+quarters = st.integers(-35 * 96 + 1, 0).map(lambda n: AT + n * timedelta(minutes=15))
+amounts = st.decimals(0, 10**18, places=12) | st.integers(0, 1000)
+items = st.fixed_dictionaries(
+    {
+        "id": st.integers(0, 40).map(str),
+        "source": st.sampled_from(["a", "b"]),
+        "timestamp": st.datetimes(AT.replace(tzinfo=None) - 34 * DAY, AT.replace(tzinfo=None), timezones=st.just(UTC)),
+        "properties": st.fixed_dictionaries(
+            {}, optional={"tokens": amounts.map(str), "model": st.sampled_from(["m", "n"]), "key": st.integers(0, 2)}
+        ),
+    }
+)
+
+
+class CountersAreSumsOverEvents(TestCase):
+    """For every meter, dimension set and range, after any batches folded at any time."""
+
+    @hypothesis(max_examples=25, deadline=None)
+    @given(
+        batches=st.lists(st.lists(items, max_size=40), max_size=4),
+        folds=st.lists(st.booleans(), min_size=4, max_size=4),
+        edges=st.lists(quarters, min_size=2, max_size=5, unique=True).map(sorted),
+    )
+    def test_counters(self, batches, folds, edges):
+        acme = Customer.objects.create(key="acme", name="Acme")
+        meters = {
+            "tokens": make_meter("tokens", dimensions=["model", "key"]),
+            "calls": make_meter("calls", aggregation="count", dimensions=["model"]),
+        }
+        with transaction.atomic():
+            services.claim(customer_id=acme.pk)
+            services.track(customer_id=acme.pk, starts_at=edges[0], ends_at=edges[-1])
+        first = {}
+        for batch, folded in zip(batches, folds, strict=False):
+            ingest(*({**item, "type": "llm.completion", "customer": "acme"} for item in batch), at=AT)
+            for item in batch:
+                first.setdefault((item["source"], item["id"]), item)
+            if folded:
+                fold(acme, at=AT)
+        fold(acme, at=AT)
+
+        wanted = [expected(first.values(), *pair) for pair in zip(edges, edges[1:], strict=False)]
+        ids = {meter.pk: key for key, meter in meters.items()}
+        series = queries.series_totals(acme, edges=edges, meter_ids=list(ids))
+        self.assertEqual([found(one, ids) for one in series], wanted)
+        total = queries.totals(acme, starts_at=edges[0], ends_at=edges[-1], meter_ids=list(ids))
+        self.assertEqual(found(total, ids), expected(first.values(), edges[0], edges[-1]))
+
+
+def found(totals, ids):
+    return {(ids[one.meter_id], frozenset(one.dimensions.items())): (one.quantity, one.events) for one in totals}
+
+
+def expected(events, start, end):
+    quantities, numbers = Counter(), Counter()
+    for one in events:
+        if start <= one["timestamp"] < end:
+            said = one["properties"]
+            fed = [("calls", ["model"], Decimal(1))]
+            if "tokens" in said:
+                fed.append(("tokens", ["model", "key"], Decimal(said["tokens"])))
+            for meter, names, quantity in fed:
+                key = (meter, frozenset((name, str(said[name])) for name in names if name in said))
+                quantities[key] += quantity
+                numbers[key] += 1
+    return {key: (quantities[key], numbers[key]) for key in numbers}
