@@ -92,4 +92,4 @@ def _completion(profile: Profile, random: Random) -> dict[str, Any]:
 
 
 def _pick(weights: dict[str, int], random: Random) -> str:
-    return random.choices(list(weights), weights.values())[0]
+    return random.choices(list(weights), list(weights.values()))[0]

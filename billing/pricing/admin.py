@@ -6,7 +6,6 @@ from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
 from django.db.models import Max, QuerySet
-from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from unfold.admin import ModelAdmin, StackedInline, TabularInline
@@ -19,7 +18,8 @@ from billing.pricing import queries, services, where
 from billing.pricing.models import CreditTerm, MatchRow, OverageTerm, Plan, PlanVersion, Price, VersionStatus
 
 FROZEN = (
-    "This version is published, so it is frozen: customers are billed by it. To change a price, start a new draft from it."
+    "This version is published, so it is frozen: customers are billed by it. "
+    "To change a price, start a new draft from it."
 )
 
 
@@ -41,7 +41,7 @@ class WhereField(forms.CharField):
         return bool(self.prepare_value(initial or {}) != (data or ""))
 
 
-class MatchRowForm(ModelForm[MatchRow]):
+class MatchRowForm(forms.ModelForm):
     where = WhereField(help_text="dimension = value. Several values: model = mini | nano. Absent: region = none.")
 
     class Meta:

@@ -375,9 +375,7 @@ def split[K: Hashable](amount: Decimal, quantities: Mapping[K, Decimal]) -> dict
         return {}
     whole = total(quantities.values())
     shares = {
-        key: mul_div(amount, quantity, whole).quantize(_STEP, rounding=ROUND_DOWN, context=CONTEXT)
-        if whole
-        else ZERO
+        key: mul_div(amount, quantity, whole).quantize(_STEP, rounding=ROUND_DOWN, context=CONTEXT) if whole else ZERO
         for key, quantity in quantities.items()
     }
     largest = min(quantities, key=lambda key: (-quantities[key], repr(key)))
