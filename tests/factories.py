@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from django.db import transaction
@@ -11,7 +11,13 @@ from accounts.auth import digest
 from accounts.models import ApiKey, Customer, Scope
 from billing.metering import services as metering
 from billing.metering.models import Meter
-from billing.pricing.models import Plan
+from billing.pricing.models import Plan, PlanVersion
+from billing.pricing.services import create_version, publish
+from billing.pricing.spec import VersionSpec
+from billing.subscriptions.models import Subscription
+from billing.subscriptions.services import start
+
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 def make_meter(key: str = "tokens", **fields: Any) -> Meter:
@@ -58,3 +64,14 @@ def fold(customer: Customer, *, at: datetime) -> bool:
     with transaction.atomic():
         metering.claim(customer_id=customer.pk)
         return metering.fold(customer_id=customer.pk, at=at)
+
+
+def make_version(plan: Plan, *, published_at: datetime = LONG_AGO, **spec: Any) -> PlanVersion:
+    """A published version; `prices` are PriceSpecs."""
+    draft = create_version(plan=plan, spec=VersionSpec(**spec), at=published_at)
+    return publish(version=draft, at=published_at)
+
+
+def make_subscription(customer: Customer, version: PlanVersion, starts_at: datetime, **fields: Any) -> Subscription:
+    """Started as if at its very start, so that only the first period exists."""
+    return start(customer=customer, version=version, starts_at=starts_at, **{"at": starts_at, **fields})

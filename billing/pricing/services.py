@@ -7,6 +7,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import Max
 
+from billing.errors import Conflict
 from billing.metering.models import Meter
 from billing.money import is_currency
 from billing.pricing.models import CreditTerm, MatchRow, OverageTerm, Plan, PlanVersion, Price, VersionStatus
@@ -14,12 +15,9 @@ from billing.pricing.queries import spec_of
 from billing.pricing.spec import PriceSpec, VersionSpec, key_problems, spec_problems
 from billing.pricing.validation import Problem
 
-FROZEN = "version_published"
-KEY_TAKEN = "key_taken"
-
 
 def create_plan(*, key: str, name: str, currency: str, at: datetime) -> Plan:
-    """A plan without versions. Raises ValidationError by field; a key that exists has the code `key_taken`."""
+    """A plan without versions. Raises ValidationError by field, Conflict `key_taken`."""
     found = list(key_problems(key))
     if not is_currency(currency):
         detail = "Use the three capital letters of an ISO 4217 currency, such as USD."
@@ -29,7 +27,7 @@ def create_plan(*, key: str, name: str, currency: str, at: datetime) -> Plan:
     Plan(key=key, name=name, currency=currency).clean_fields()
     plan, created = Plan.objects.get_or_create(key=key, defaults={"name": name, "currency": currency, "created_at": at})
     if not created:
-        raise refusal([Problem("key", KEY_TAKEN, f'There is a plan "{key}" already. Choose another key.')])
+        raise Conflict(f'There is a plan "{key}" already. Choose another key.', code="key_taken", field="key")
     return plan
 
 
@@ -46,7 +44,7 @@ def create_version(*, plan: Plan, spec: VersionSpec, at: datetime) -> PlanVersio
 
 @transaction.atomic
 def update_draft(*, version: PlanVersion, spec: VersionSpec, at: datetime) -> PlanVersion:
-    """Make the draft say something else. Raises ValidationError, with code `version_published` once it is frozen."""
+    """Make the draft say something else. Raises ValidationError, Conflict `version_published`."""
     version = _locked_draft(version)
     check(spec, version.plan)
     version.prices.all().delete()
@@ -60,8 +58,7 @@ def update_draft(*, version: PlanVersion, spec: VersionSpec, at: datetime) -> Pl
 def publish(*, version: PlanVersion, at: datetime, published_at: datetime | None = None) -> PlanVersion:
     """Freeze the draft; new subscriptions take it from `published_at` (default: `at`) on.
 
-    Checks it once more, because meters may have changed. Raises ValidationError, with code `version_published`
-    when it is frozen already.
+    Checks it once more, because meters may have changed. Raises ValidationError, Conflict `version_published`.
     """
     version = _locked_draft(version)
     check(spec_of(version), version.plan)
@@ -91,7 +88,7 @@ def refusal(found: Iterable[Problem]) -> ValidationError:
 def _locked_draft(version: PlanVersion) -> PlanVersion:
     locked = PlanVersion.objects.select_for_update(of=["self"]).select_related("plan").get(pk=version.pk)
     if locked.status != VersionStatus.DRAFT:
-        raise ValidationError("This version is published and never changes. Make a new version.", code=FROZEN)
+        raise Conflict("This version is published and never changes. Make a new version.", code="version_published")
     return locked
 
 

@@ -9,6 +9,7 @@ import pytest
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, connection, transaction
 
+from billing.errors import Conflict
 from billing.pricing import queries, services
 from billing.pricing.models import CreditTerm, MatchRow, OverageTerm, PlanVersion, Price
 from billing.pricing.spec import CreditSpec, MatchSpec, OverageSpec, PriceSpec, VersionSpec
@@ -157,10 +158,10 @@ def test_a_price_that_makes_no_sense_is_refused_with_its_path(plan, change, fiel
 
 
 def test_a_plan_needs_a_key_of_its_own(plan):
-    with pytest.raises(ValidationError) as refused:
+    with pytest.raises(Conflict) as refused:
         services.create_plan(key="pro", name="Other", currency="EUR", at=AT)
 
-    assert refused.value.error_dict["key"][0].code == "key_taken"
+    assert (refused.value.field, refused.value.code) == ("key", "key_taken")
 
 
 @pytest.mark.parametrize(
@@ -209,7 +210,7 @@ def test_a_published_version_is_neither_changed_nor_published_again(published):
         lambda: services.update_draft(version=published, spec=SPEC, at=AT),
         lambda: services.publish(version=published, at=AT),
     ):
-        with pytest.raises(ValidationError) as refused:
+        with pytest.raises(Conflict) as refused:
             act()
         assert refused.value.code == "version_published"
 
