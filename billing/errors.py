@@ -6,6 +6,8 @@ from django.core.exceptions import ValidationError
 class Conflict(ValidationError):  # noqa: N818 -- what it is, not that it is one
     """What is asked contradicts what is stored: 409 in the API, a form error in the admin."""
 
+    code: str
+
     def __init__(self, detail: str, *, code: str, field: str = "") -> None:
         error = ValidationError(detail, code=code)
         super().__init__({field: [error]} if field else error)

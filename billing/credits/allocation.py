@@ -14,32 +14,12 @@ from typing import Final, Literal, NamedTuple
 
 from billing.money import CONTEXT, ZERO, exact, total
 from billing.periods import Interval
+from billing.rating.core import LineKey, Segment
 
 type GrantKind = Literal["promotional", "plan", "paid"]
 
 # What was given is spent before what was bought.
 _RANK: Final[Mapping[GrantKind, int]] = {"promotional": 0, "plan": 1, "paid": 2}
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Line:
-    """A rated line of one period (price x match row). `id` is the caller's; lines are served in its order."""
-
-    id: tuple[int, ...]
-    unit: str
-    meter: str
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A stretch [starts_at, ends_at) and what each line grew by in it: rate(through it) - rate(before it).
-
-    An amount is negative where a cheaper tier took back part of an earlier segment.
-    """
-
-    starts_at: datetime
-    ends_at: datetime
-    amounts: Mapping[Line, Decimal]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +56,14 @@ class Grant:
             raise ValueError(f"Grant {self.id} begins or ends inside a segment; cut the segment there.")
         return True
 
-    def pays(self, line: Line) -> bool:
+    def pays(self, line: LineKey) -> bool:
         return self.unit == line.unit and (not self.meters or line.meter in self.meters)
 
 
 class Cell(NamedTuple):
     """Where an amount is booked. `grant` is None for overage: what no grant covered."""
 
-    line: Line
+    line: LineKey
     segment_starts_at: datetime
     grant: int | None
 
@@ -127,7 +107,7 @@ def allocate(segments: Iterable[Segment], grants: Iterable[Grant]) -> dict[Cell,
     """
     ordered = burn_order(grants)
     left = {grant.id: grant.amount for grant in ordered}
-    taken: dict[Line, list[tuple[int | None, Decimal]]] = defaultdict(list)
+    taken: dict[LineKey, list[tuple[int | None, Decimal]]] = defaultdict(list)
     cells: dict[Cell, Decimal] = {}
     for segment in _merged(segments):
         usable = [grant for grant in ordered if grant.usable_in(segment)]
@@ -147,7 +127,7 @@ def allocate(segments: Iterable[Segment], grants: Iterable[Grant]) -> dict[Cell,
 
 def _merged(segments: Iterable[Segment]) -> Iterator[Segment]:
     """In time order, equal stretches as one, so that the order of the input cannot matter."""
-    stretches: dict[tuple[datetime, datetime], dict[Line, list[Decimal]]] = defaultdict(lambda: defaultdict(list))
+    stretches: dict[tuple[datetime, datetime], dict[LineKey, list[Decimal]]] = defaultdict(lambda: defaultdict(list))
     for segment in segments:
         for line, amount in segment.amounts.items():
             stretches[segment.starts_at, segment.ends_at][line].append(amount)

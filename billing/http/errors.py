@@ -13,6 +13,8 @@ from rest_framework import exceptions
 from rest_framework.fields import get_error_detail
 from rest_framework.response import Response
 
+from billing.errors import Conflict
+
 logger = logging.getLogger(__name__)
 PROBLEM = "application/problem+json"
 BUSY = "The database is busy or away. Send the same request again."
@@ -94,6 +96,9 @@ def unknown_route(request: HttpRequest) -> JsonResponse:
 def _api_error(exc: Exception) -> ApiError | None:
     if isinstance(exc, ApiError):
         return exc
+    if isinstance(exc, Conflict):
+        errors: list[FieldError] = [{"field": exc.field, "code": exc.code, "detail": exc.detail}] if exc.field else []
+        return ApiError(exc.code, exc.detail, 409, errors=errors)
     if isinstance(exc, DjangoValidationError):
         exc = exceptions.ValidationError(get_error_detail(exc))
     if isinstance(exc, exceptions.ValidationError):

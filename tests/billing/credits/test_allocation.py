@@ -6,14 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.credits.allocation import Cell, Grant, Line, Segment, allocate, burn_order, cuts
+from billing.credits.allocation import Cell, Grant, allocate, burn_order, cuts
 from billing.periods import QUARTER, Interval
+from billing.rating.core import LineKey, Segment
 
 D = Decimal
 START = datetime(2026, 11, 1, tzinfo=UTC)
-CALLS = Line((1, 0), "credits", "calls")
-TOKENS = Line((2, 0), "credits", "tokens")
-DOLLARS = Line((3, 0), "USD", "tokens")
+CALLS = LineKey((1, 0), "credits", "calls")
+TOKENS = LineKey((2, 0), "credits", "tokens")
+DOLLARS = LineKey((3, 0), "USD", "tokens")
 
 
 def day(number):
@@ -177,7 +178,7 @@ def test_what_goes_back_to_an_ended_grant_is_not_used_again():
 
 # --- properties ---------------------------------------------------------------------------------------------
 
-LINES = [CALLS, TOKENS, DOLLARS, Line((4, 0), "USD", "calls")]
+LINES = [CALLS, TOKENS, DOLLARS, LineKey((4, 0), "USD", "calls")]
 amounts = st.integers(0, 4000).map(lambda tenths: D(tenths) / 10)
 hours = st.integers(0, 20).map(lambda n: START + n * QUARTER)
 
