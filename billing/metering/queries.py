@@ -14,7 +14,6 @@ import msgspec
 from django.db import connection
 
 from accounts.models import Customer
-from billing.metering.models import Watermark
 from billing.periods import starts_on_quarter
 
 
@@ -76,17 +75,25 @@ def series_totals(
     return series
 
 
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """How current a customer's numbers are. `version` grows whenever something that a page shows has moved."""
+
+    version: int
+    counted_through: datetime
+    asked_at: datetime
+
+
+def freshness(customer: Customer) -> Freshness:
+    """All that a page asks to learn whether it is current, in one query."""
+    with connection.cursor() as cursor:
+        cursor.execute(_FRESHNESS, {"customer": customer.pk})
+        return Freshness(*cursor.fetchone())
+
+
 def counted_through(customer: Customer) -> datetime:
     """Everything acknowledged before this instant is in the counters. The present when nothing waits to be folded."""
-    with connection.cursor() as cursor:
-        cursor.execute(_COUNTED_THROUGH, {"customer": customer.pk})
-        (instant,) = cursor.fetchone()
-    return instant  # type: ignore[no-any-return] # the driver's rows are untyped
-
-
-def version(customer: Customer) -> int:
-    """Grows whenever something that a page of the customer shows has moved."""
-    return Watermark.objects.filter(customer=customer).values_list("version", flat=True).first() or 0
+    return freshness(customer).counted_through
 
 
 # --- days and quarter hours -------------------------------------------------------------------------------------
@@ -158,10 +165,12 @@ WHERE period.customer_id = %(customer)s AND period.starts_at = %(starts_at)s AND
 ORDER BY total.meter_id, total.dimension_set_id
 """
 
-_COUNTED_THROUGH: Final = """
-SELECT CASE WHEN EXISTS (SELECT FROM billing_usagedelta WHERE customer_id = customer.id)
+_FRESHNESS: Final = """
+SELECT coalesce(watermark.version, 0),
+       CASE WHEN EXISTS (SELECT FROM billing_usagedelta WHERE customer_id = customer.id)
             THEN coalesce(watermark.counted_through, customer.created_at)
-            ELSE statement_timestamp() END
+            ELSE statement_timestamp() END,
+       statement_timestamp()
 FROM accounts_customer AS customer LEFT JOIN billing_watermark AS watermark ON watermark.customer_id = customer.id
 WHERE customer.id = %(customer)s
 """
