@@ -22,7 +22,7 @@ def periods(
     customer: Customer, *, starts_at: datetime | None = None, ends_at: datetime | None = None
 ) -> QuerySet[BillingPeriod]:
     """The customer's billing periods that share time with [starts_at, ends_at), in time order."""
-    found = BillingPeriod.objects.filter(customer=customer).select_related("subscription", "version__plan")
+    found = BillingPeriod.objects.filter(customer=customer).select_related("customer", "subscription", "version__plan")
     if starts_at is not None:
         found = found.filter(ends_at__gt=starts_at)
     if ends_at is not None:
