@@ -35,7 +35,9 @@ class Budget(models.Model):
         default=list,
         help_text="Roles (owners, billing) or e-mail addresses.",
     )
-    epoch = models.PositiveIntegerField(default=0, editable=False, help_text="Grows when a raise re-arms it.")
+    levels_since = models.DateTimeField(
+        db_default=Now(), editable=False, help_text="When the amount or a threshold last changed."
+    )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     archived_at = models.DateTimeField(null=True, editable=False)
 
@@ -100,12 +102,19 @@ class Alert(models.Model):
     customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="+")
     period_start = models.DateTimeField()
     period_end = models.DateTimeField()
-    epoch = models.PositiveIntegerField()
+    epoch = models.PositiveIntegerField(help_text="How often the threshold had resolved in the period before.")
     direction = models.CharField(max_length=16, choices=AlertDirection, default=AlertDirection.FIRED)
     value = amount_field()
     limit = amount_field(help_text="The budget's amount at that moment.")
     level = amount_field(help_text="What the threshold came to at that moment.")
     as_of = models.DateTimeField(help_text="The value counts events up to here.")
+    announcement = models.CharField(
+        max_length=40,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="The cause of the outbox messages that told of it; empty if nobody was told.",
+    )
     created_at = models.DateTimeField(db_default=Now())
 
     class Meta:
