@@ -1,5 +1,6 @@
 """Who: users, customers (the tenants that pay), memberships, invitations and API keys."""
 
+from datetime import datetime
 from functools import partial
 from typing import Any, ClassVar
 
@@ -120,16 +121,15 @@ class Membership(models.Model):
 
 
 class Invitation(models.Model):
-    """An offer of a membership, sent by e-mail. The link's secret is kept as a digest only."""
+    """An offer of a membership, sent by e-mail. The link carries a signature of `public_id`; nothing secret is kept."""
 
     public_id = models.CharField(max_length=40, unique=True, default=partial(new_id, "inv"), editable=False)
     customer = models.ForeignKey(Customer, on_delete=models.CASCADE, related_name="invitations")
     email = models.EmailField("e-mail")
     role = models.CharField(max_length=16, choices=Role)
-    secret_digest = models.CharField(max_length=64, unique=True, editable=False)
-    invited_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
+    invited_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+", editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
-    expires_at = models.DateTimeField()
+    expires_at = models.DateTimeField(editable=False)
     accepted_at = models.DateTimeField(null=True, editable=False)
     revoked_at = models.DateTimeField(null=True, editable=False)
 
@@ -145,6 +145,10 @@ class Invitation(models.Model):
 
     def __str__(self) -> str:
         return f"{self.email} as {self.role} of {self.customer}"
+
+    def is_open(self, at: datetime) -> bool:
+        """Whether it can still be accepted."""
+        return self.accepted_at is None and self.revoked_at is None and at < self.expires_at
 
 
 class Scope(models.TextChoices):
@@ -188,12 +192,12 @@ class ApiKey(models.Model):
 
 
 class IdempotentRequest(models.Model):
-    """A POST that carried an Idempotency-Key: what was asked and, once it succeeded, what was answered."""
+    """A POST that carried an Idempotency-Key and succeeded: what was asked and what was answered."""
 
     api_key = models.ForeignKey(ApiKey, on_delete=models.CASCADE, related_name="+")
     key = models.CharField(max_length=255)
     request_digest = models.CharField(max_length=64)
-    status = models.PositiveSmallIntegerField(null=True, help_text="Null while the first request runs.")
+    status = models.PositiveSmallIntegerField()
     body = models.JSONField(null=True)
     created_at = models.DateTimeField(db_default=Now())
 

@@ -137,7 +137,8 @@ def _validation_error(details: Any) -> ApiError:
     codes = {error["code"] for error in errors}
     first = errors[0]
     detail = f"{first['field']}: {first['detail']}" if first["field"] else first["detail"]
-    return ApiError(codes.pop() if len(codes) == 1 else "invalid_field", detail, errors=errors)
+    code = codes.pop() if len(codes) == 1 else "invalid_field"
+    return ApiError(code, detail, 409 if code == "already_exists" else 400, errors=errors)
 
 
 def _field_errors(details: Any, path: str = "") -> Iterator[FieldError]:
@@ -158,4 +159,5 @@ def _join(path: str, name: str) -> str:
 
 
 def _field_code(code: str) -> str:
-    return {"required": "missing_field", "unknown_field": "unknown_field"}.get(code, "invalid_field")
+    known = {"required": "missing_field", "unknown_field": "unknown_field", "unique": "already_exists"}
+    return known.get(code, "invalid_field")

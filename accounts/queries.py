@@ -1,0 +1,20 @@
+"""Who belongs where."""
+
+from datetime import datetime
+
+from django.db.models import Case, QuerySet, Value, When
+
+from accounts.models import Customer, Invitation, Membership, Role
+
+_RANK = Case(*(When(role=role, then=Value(rank)) for rank, role in enumerate(Role)))
+
+
+def memberships(customer: Customer) -> QuerySet[Membership]:
+    """The members of a customer with their users: owners first, then by address."""
+    return Membership.objects.filter(customer=customer).select_related("user").order_by(_RANK, "user__email")
+
+
+def open_invitations(customer: Customer, at: datetime) -> QuerySet[Invitation]:
+    """Invitations that can still be accepted, newest first."""
+    pending = Invitation.objects.filter(customer=customer, accepted_at=None, revoked_at=None, expires_at__gt=at)
+    return pending.select_related("invited_by").order_by("-created_at", "-id")
