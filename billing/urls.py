@@ -1,5 +1,6 @@
 """The API of every room, under /api/v1/."""
 
+from django.contrib.auth.decorators import login_not_required
 from django.urls import URLPattern, URLResolver, path, re_path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
@@ -11,5 +12,5 @@ urlpatterns = [
     *rooms,
     path("schema/", SpectacularAPIView.as_view(), name="api-schema"),
     path("docs/", SpectacularSwaggerSplitView.as_view(url_name="api-schema"), name="api-docs"),
-    re_path("", unknown_route, name="api-unknown"),
+    re_path("", login_not_required(unknown_route), name="api-unknown"),
 ]

@@ -1,4 +1,4 @@
-"""The operator's pages need a wider content security policy than the customer's (unfold evaluates expressions)."""
+"""Headers that no view should have to remember."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from django.views.decorators.csp import csp_override
 
 
 class AdminCspMiddleware:
-    """Relaxes the policy under /admin/ and nowhere else."""
+    """Relaxes the content security policy under /admin/ and nowhere else: unfold evaluates expressions."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
@@ -17,3 +17,15 @@ class AdminCspMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         view = self.relaxed if request.path.startswith("/admin/") else self.get_response
         return view(request)
+
+
+class NoStoreMiddleware:
+    """Answers are about somebody's money: no cache keeps them unless the view says otherwise."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        response.headers.setdefault("Cache-Control", "private, no-store")
+        return response

@@ -1,5 +1,6 @@
 """Light, dark or as the system has it: kept in a cookie, so that the first paint is right also before sign-in."""
 
+from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest
 from django.shortcuts import redirect
 from django.utils.http import url_has_allowed_host_and_scheme
@@ -9,6 +10,7 @@ THEMES = ("auto", "light", "dark")
 A_YEAR = 365 * 24 * 3600
 
 
+@login_not_required
 @require_POST
 def choose(request: HttpRequest) -> HttpResponse:
     theme = request.POST.get("theme")
