@@ -5,8 +5,9 @@ from django.urls import URLPattern, URLResolver, path, re_path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
 from billing.http import unknown_route
+from billing.pricing.api import urlpatterns as pricing
 
-rooms: list[URLPattern | URLResolver] = []
+rooms: list[URLPattern | URLResolver] = [*pricing]
 
 urlpatterns = [
     *rooms,
