@@ -5,9 +5,10 @@ from django.urls import URLPattern, URLResolver, path, re_path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
 from billing.http import unknown_route
+from billing.metering.api import urlpatterns as metering
 from billing.pricing.api import urlpatterns as pricing
 
-rooms: list[URLPattern | URLResolver] = [*pricing]
+rooms: list[URLPattern | URLResolver] = [*metering, *pricing]
 
 urlpatterns = [
     *rooms,

@@ -1,12 +1,18 @@
 """Meters in the admin, and what no meter counts yet."""
 
+from copy import copy
 from typing import Any
 
-from django.contrib import admin
-from django.http import HttpRequest
+from django import forms
+from django.contrib import admin, messages
+from django.http import HttpRequest, HttpResponse
 from unfold.admin import ModelAdmin
 
+from billing.clock import now
+from billing.metering import queries, services
 from billing.metering.models import ImportRun, Meter, RefusedItems, UnmatchedEvent
+
+METER_FIELDS = ["key", "name", "unit", "event_type", "aggregation", "value", "dimensions", "filters"]
 
 
 class ReadOnlyAdmin(ModelAdmin):
@@ -22,11 +28,47 @@ class ReadOnlyAdmin(ModelAdmin):
         return False
 
 
+class MeterForm(forms.ModelForm):
+    """Says what makes no sense by its field, as the API does."""
+
+    def clean(self) -> dict[str, Any]:
+        fields: dict[str, Any] = super().clean() or {}
+        if not self.errors:
+            changed = copy(self.instance)
+            for name, value in fields.items():
+                setattr(changed, name, value)
+            services.check(changed)
+        return fields
+
+
 @admin.register(Meter)
 class MeterAdmin(ModelAdmin):
     list_display = ["key", "name", "unit", "event_type", "aggregation", "value", "dimensions"]
     list_filter = ["aggregation", "event_type"]
     search_fields = ["key", "name", "event_type"]
+    form = MeterForm
+    fields = METER_FIELDS
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Meter | None = None) -> list[str]:
+        if obj is None:
+            return []
+        return ["key", *(services.FROZEN_ONCE_COUNTED if queries.is_counted(obj) else ())]
+
+    def change_view(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> HttpResponse:
+        meter = Meter.objects.filter(pk=object_id).first() if request.method == "GET" else None
+        if meter is not None and queries.is_counted(meter):
+            messages.info(request, "Events were counted with this meter, so what it counts is frozen. Make another.")
+        return super().change_view(request, object_id, *args, **kwargs)
+
+    def save_model(self, request: HttpRequest, obj: Meter, form: Any, change: bool) -> None:
+        fields = {name: form.cleaned_data[name] for name in form.changed_data}
+        if not change:
+            obj.pk = services.create_meter(**form.cleaned_data, at=now()).pk
+            return
+        try:
+            services.update_meter(meter=obj, at=now(), **fields)
+        except services.MeterIsCounted as error:  # since the page was opened
+            messages.error(request, str(error))
 
 
 @admin.register(UnmatchedEvent)

@@ -152,8 +152,18 @@ def _compare(value: object, bound: Decimal, holds: Callable[[Decimal, Decimal], 
         return False
 
 
-def problem(filter_: Mapping[str, Any]) -> str | None:
+def filters_problem(filters: Any) -> str | None:
+    """Why these are no filters of a meter, in a sentence; None when they are."""
+    if not isinstance(filters, list):
+        return "Filters are a list."
+    found = (problem(one) for one in filters)
+    return next((f"Filter {number}: {sentence}" for number, sentence in enumerate(found, start=1) if sentence), None)
+
+
+def problem(filter_: Any) -> str | None:
     """Why this is no filter, in a sentence; None when it is one."""
+    if not isinstance(filter_, dict):
+        return "A filter is an object."
     if unknown := filter_.keys() - {"property", "op", "value"}:
         return f"{min(unknown)} is not known in a filter."
     if not isinstance(filter_.get("property"), str) or not filter_["property"]:

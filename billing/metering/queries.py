@@ -12,8 +12,11 @@ from typing import Any, Final
 
 import msgspec
 from django.db import connection
+from django.db.models import Max, OuterRef, QuerySet, Subquery, Sum
+from django.db.models.functions import Coalesce
 
 from accounts.models import Customer
+from billing.metering.models import Meter, RefusedItems, UnmatchedEvent, UsageBucket, UsageDelta, UsageEvent
 from billing.periods import starts_on_quarter
 
 
@@ -94,6 +97,46 @@ def freshness(customer: Customer) -> Freshness:
 def counted_through(customer: Customer) -> datetime:
     """Everything acknowledged before this instant is in the counters. The present when nothing waits to be folded."""
     return freshness(customer).counted_through
+
+
+def is_counted(meter: Meter) -> bool:
+    """Whether events were counted with it, which freezes what gives them their meaning."""
+    return UsageDelta.objects.filter(meter=meter).exists() or UsageBucket.objects.filter(meter=meter).exists()
+
+
+# --- events -----------------------------------------------------------------------------------------------------
+
+
+def events(
+    customer: Customer, *, event_type: str | None = None, starts_at: datetime | None, ends_at: datetime | None
+) -> QuerySet[UsageEvent]:
+    """Accepted events of the customer that occurred in the range."""
+    found = UsageEvent.objects.filter(customer=customer)
+    if event_type is not None:
+        found = found.filter(type=event_type)
+    if starts_at is not None:
+        found = found.filter(occurred_at__gte=starts_at)
+    return found.filter(occurred_at__lt=ends_at) if ends_at is not None else found
+
+
+def unmatched(
+    *,
+    customer: str | None = None,
+    type: str | None = None,
+    reason: str | None = None,
+) -> QuerySet[UnmatchedEvent]:
+    """Events that nothing counts, by the key of their customer, their type and what they lack."""
+    asked = {"customer_key": customer, "type": type, "reason": reason}
+    return UnmatchedEvent.objects.filter(**{name: value for name, value in asked.items() if value is not None})
+
+
+def refused() -> QuerySet[RefusedItems]:
+    """The latest refusal of each code, key and source, with the `total` of items of its group."""
+    rows = RefusedItems.objects.order_by().annotate(key=Coalesce("api_key", 0))
+    group = rows.filter(code=OuterRef("code"), source=OuterRef("source"), key=Coalesce(OuterRef("api_key"), 0))
+    total = group.values("code", "source", "key").annotate(total=Sum("items")).values("total")
+    latest = rows.values("code", "source", "key").annotate(latest=Max("pk")).values("latest")
+    return RefusedItems.objects.filter(pk__in=latest).select_related("api_key").annotate(total=Subquery(total))
 
 
 # --- days and quarter hours -------------------------------------------------------------------------------------

@@ -11,11 +11,11 @@ from django.db import transaction
 from django.db.models import F
 
 from accounts.models import ApiKey
-from billing.metering import counting, decoding, folding, store
+from billing.metering import counting, decoding, folding, queries, store
 from billing.metering.counting import InvalidValue
 from billing.metering.decoding import Refusal
 from billing.metering.judging import DEFAULT_SOURCE, Event, Window, judge, window
-from billing.metering.models import Aggregation, Meter, UnmatchedReason, UsageBucket, UsageDelta, Watermark
+from billing.metering.models import Aggregation, Meter, UnmatchedReason, Watermark
 from billing.money import plain
 from billing.periods import starts_on_quarter
 
@@ -292,8 +292,8 @@ def create_meter(
         dimensions=list(dimensions),
         filters=_storable(filters),
     )
-    _validate(meter)
     store.change_catalogue()
+    check(meter)
     meter.save(force_insert=True)
     replay_unmatched(event_types=[event_type], at=at)
     meter.refresh_from_db(fields=["created_at"])
@@ -310,19 +310,15 @@ def update_meter(*, meter: Meter, at: datetime, **changes: Any) -> Meter:
         changes["filters"] = _storable(changes["filters"])
     changed = [name for name, value in changes.items() if getattr(meter, name) != value]
     frozen = [name for name in FROZEN_ONCE_COUNTED if name in changed]
-    if frozen and _is_counted(meter):
+    if frozen and queries.is_counted(meter):
         raise MeterIsCounted(frozen[0])
     for name in changed:
         setattr(meter, name, changes[name])
-    _validate(meter)
+    check(meter)
     meter.save(update_fields=changed)
     if "event_type" in changed:
         replay_unmatched(event_types=[meter.event_type], at=at)
     return meter
-
-
-def _is_counted(meter: Meter) -> bool:
-    return UsageDelta.objects.filter(meter=meter).exists() or UsageBucket.objects.filter(meter=meter).exists()
 
 
 def _storable(filters: Iterable[Mapping[str, Any]]) -> list[Any]:
@@ -336,7 +332,8 @@ def _without_decimals(value: Any) -> Any:
     return [_without_decimals(one) for one in value] if isinstance(value, list) else value
 
 
-def _validate(meter: Meter) -> None:
+def check(meter: Meter) -> None:
+    """ValidationError by field unless the meter makes sense."""
     errors: dict[str, Any] = {}
     try:
         meter.full_clean(validate_constraints=False)
@@ -346,9 +343,8 @@ def _validate(meter: Meter) -> None:
         errors["value"] = ValidationError("A sum needs the path of the property that is summed.", "missing_field")
     if meter.aggregation == Aggregation.COUNT and meter.value:
         errors["value"] = ValidationError("A count takes no value.", "invalid_field")
-    for index, one in enumerate(meter.filters):
-        if problem := counting.problem(one):
-            errors.setdefault("filters", ValidationError(f"filters.{index}: {problem}", "invalid_field"))
+    if problem := counting.filters_problem(meter.filters):
+        errors["filters"] = ValidationError(problem, "invalid_field")
     if len(set(meter.dimensions)) < len(meter.dimensions):
         errors["dimensions"] = ValidationError("A dimension is named twice.", "invalid_field")
     if errors:

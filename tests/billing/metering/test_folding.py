@@ -3,6 +3,7 @@
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 
 import pytest
 from django.db import transaction
@@ -151,12 +152,12 @@ class CountersAreSumsOverEvents(TestCase):
                 fold(acme, at=AT)
         fold(acme, at=AT)
 
-        wanted = [expected(first.values(), *pair) for pair in zip(edges, edges[1:], strict=False)]
+        wanted = [expected(first.values(), *pair) for pair in pairwise(edges)]
         ids = {meter.pk: key for key, meter in meters.items()}
         series = queries.series_totals(acme, edges=edges, meter_ids=list(ids))
-        self.assertEqual([found(one, ids) for one in series], wanted)
+        assert [found(one, ids) for one in series] == wanted
         total = queries.totals(acme, starts_at=edges[0], ends_at=edges[-1], meter_ids=list(ids))
-        self.assertEqual(found(total, ids), expected(first.values(), edges[0], edges[-1]))
+        assert found(total, ids) == expected(first.values(), edges[0], edges[-1])
 
 
 def found(totals, ids):

@@ -1,0 +1,392 @@
+"""Events, what became of the ones that are not counted, and meters."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import msgspec
+from django.http.request import UnreadablePostError
+from django.urls import path
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field, inline_serializer
+from rest_framework import serializers
+from rest_framework.renderers import BaseRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from accounts.auth import api_key, require_scope
+from accounts.models import Customer, Scope
+from billing.clock import now
+from billing.http import (
+    ApiError,
+    ApiView,
+    InstantField,
+    KeyField,
+    StrictSerializer,
+    cursor_page,
+    customer_or_404,
+    invalid,
+    not_found,
+    own_customer,
+    plain_instant,
+    read_body,
+    read_query,
+)
+from billing.metering import decoding, queries, services
+from billing.metering.counting import OPERATORS
+from billing.metering.models import Aggregation, Meter, RefusedItems, UnmatchedEvent, UnmatchedReason, UsageEvent
+
+
+class ExactJSONRenderer(BaseRenderer):
+    """Numbers in properties go out as the numbers that came in; what it writes is also written fast."""
+
+    media_type = "application/json"
+    format = "json"
+    charset = None
+    _encoder: ClassVar = msgspec.json.Encoder(decimal_format="number")
+
+    def render(
+        self, data: Any, accepted_media_type: str | None = None, renderer_context: Mapping[str, Any] | None = None
+    ) -> bytes:
+        return b"" if data is None else self._encoder.encode(data)
+
+
+# --- events -------------------------------------------------------------------------------------------------------
+
+
+class _WithSource(serializers.Serializer[Any]):
+    source = serializers.CharField(max_length=255, default="default")  # type: ignore[assignment] # a field of ours
+
+
+class EventBody(_WithSource):
+    """One event. For the schema: `decoding` reads them."""
+
+    id = serializers.CharField(max_length=255)
+    type = serializers.CharField(max_length=255)
+    customer = KeyField()
+    timestamp = InstantField(required=False, help_text="Now when absent. 35 days back, 5 minutes ahead.")
+    properties = serializers.DictField(required=False, help_text="Up to 50; an event has up to 8 kB.")
+    authorization = serializers.CharField(required=False, help_text="A hold that this event ends.")
+
+
+class ItemResult(serializers.Serializer[Any]):
+    index = serializers.IntegerField()
+    id = serializers.CharField(allow_null=True)
+    status = serializers.ChoiceField(["accepted", "duplicate", "conflict", "unmatched", "rejected"])
+    code = serializers.ChoiceField(
+        [
+            "invalid_field",
+            "missing_field",
+            "unknown_field",
+            "invalid_value",
+            "timestamp_in_future",
+            "timestamp_too_old",
+            "timestamp_without_offset",
+            "too_many_properties",
+            "too_large",
+        ],
+        required=False,
+        help_text="Why it is rejected.",
+    )
+    field = serializers.CharField(required=False)
+    detail = serializers.CharField(required=False)
+    reason = serializers.ChoiceField(UnmatchedReason.choices, required=False, help_text="Why it is unmatched.")
+    warning = serializers.ChoiceField(["authorization_not_open"], required=False)
+
+
+class IngestResult(serializers.Serializer[Any]):
+    accepted = serializers.IntegerField()
+    duplicate = serializers.IntegerField()
+    conflict = serializers.IntegerField()
+    unmatched = serializers.IntegerField()
+    rejected = serializers.IntegerField()
+    results = ItemResult(many=True, help_text="Every item that is not plainly accepted.")
+
+
+class EventsQuery(StrictSerializer):
+    customer = KeyField(required=False, help_text="Needed with an operator key.")
+    type = serializers.CharField(required=False)
+    to = InstantField(required=False)
+
+    def get_fields(self) -> dict[str, Any]:
+        return {**super().get_fields(), "from": InstantField(required=False)}  # a word of Python
+
+
+class EventRow(_WithSource):
+    id = serializers.CharField()
+    type = serializers.CharField()
+    customer = KeyField()
+    timestamp = InstantField()
+    recorded_at = InstantField()
+    properties = serializers.DictField()
+    extensions = serializers.DictField(required=False, help_text="Of a CloudEvent.")
+
+
+def page_of(name: str, row: serializers.Serializer[Any]) -> serializers.Serializer[Any]:
+    """The schema of one page of a list."""
+    return inline_serializer(name, {"data": row, "next_cursor": serializers.CharField(allow_null=True)})
+
+
+class EventsView(ApiView):
+    """Events in, one by one or up to 1,000 at once, and out again by customer."""
+
+    write_scope = Scope.EVENTS_WRITE
+    customer_key_may_read = True
+    idempotent = False  # an event carries its identity itself
+    renderer_classes = [ExactJSONRenderer]
+
+    @extend_schema(
+        operation_id="events_create",
+        request={
+            "application/json": EventBody,
+            "application/cloudevents+json": OpenApiTypes.OBJECT,
+            "application/cloudevents-batch+json": OpenApiTypes.OBJECT,
+        },
+        parameters=[OpenApiParameter("backfill", bool, description="Take events of any age; needs billing:write.")],
+        responses=IngestResult,
+    )
+    def post(self, request: Request) -> Response:
+        """Send one event, `{"events": [...]}`, an array, or CloudEvents. Each item is answered on its own."""
+        key = api_key(request)
+        if backfill := _flag(request, "backfill"):
+            require_scope(key, Scope.BILLING_WRITE)
+        try:
+            answer = services.ingest(
+                body=_body(request),
+                content_type=request.content_type or "",
+                api_key=key,
+                at=now(),
+                backfill=backfill,
+            )
+        except decoding.BodyError as error:
+            raise ApiError(error.code, error.detail, error.status) from error
+        return Response(answer.as_dict())
+
+    @extend_schema(operation_id="events_list", parameters=[EventsQuery], responses=page_of("EventPage", EventRow()))
+    def get(self, request: Request) -> Response:
+        """The events of one customer, the latest first."""
+        asked = read_query(request, EventsQuery)
+        customer = _customer(request, asked.get("customer"))
+        events = queries.events(
+            customer, event_type=asked.get("type"), starts_at=asked.get("from"), ends_at=asked.get("to")
+        )
+        return cursor_page(
+            events, request, serialize=lambda event: _event(event, customer.key), order=("-occurred_at", "-identity")
+        )
+
+
+def _flag(request: Request, name: str) -> bool:
+    text = request.query_params.get(name, "false").lower()
+    if text not in ("true", "false"):
+        raise invalid(name, "Send true or false.")
+    return text == "true"
+
+
+def _body(request: Request) -> bytes:
+    """The body, decompressed, read up to its limit and no further."""
+    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("identity", "gzip"):
+        raise ApiError("unsupported_media_type", "Send the body as it is or with Content-Encoding: gzip.", 415)
+    stream = request.stream
+    try:
+        body: bytes = stream.read(decoding.MAX_BODY_BYTES + 1) if stream else b""
+    except UnreadablePostError as error:
+        raise ApiError("malformed", "The body was cut off.") from error
+    if len(body) > decoding.MAX_BODY_BYTES:
+        raise decoding.too_large()
+    return decoding.inflate(body) if encoding == "gzip" else body
+
+
+def _customer(request: Request, key: str | None) -> Customer:
+    if key is not None:
+        return customer_or_404(request, key)
+    own = own_customer(request)
+    if own is None:
+        raise invalid("customer", "Name the customer.", "missing_field")
+    return own
+
+
+def _event(event: UsageEvent | UnmatchedEvent, customer_key: str) -> dict[str, Any]:
+    row = {
+        "id": event.event_id,
+        "source": event.source,
+        "type": event.type,
+        "customer": customer_key,
+        "timestamp": plain_instant(event.occurred_at),
+        "recorded_at": plain_instant(event.recorded_at),
+        "properties": event.properties,
+    }
+    return row | ({"extensions": event.extensions} if event.extensions else {})
+
+
+class UnmatchedQuery(StrictSerializer):
+    customer = serializers.CharField(required=False)
+    type = serializers.CharField(required=False)
+    reason = serializers.ChoiceField(UnmatchedReason.choices, required=False)
+
+
+class UnmatchedRow(EventRow):
+    reason = serializers.ChoiceField(UnmatchedReason.choices)
+
+
+class UnmatchedView(ApiView):
+    """Events that nothing counts yet."""
+
+    renderer_classes = [ExactJSONRenderer]
+
+    @extend_schema(
+        operation_id="unmatched_list",
+        parameters=[UnmatchedQuery],
+        responses=page_of("UnmatchedPage", UnmatchedRow()),
+    )
+    def get(self, request: Request) -> Response:
+        """Stored, not counted: they lack their customer or a meter, and are counted once it exists."""
+        found = queries.unmatched(**read_query(request, UnmatchedQuery))
+        return cursor_page(
+            found, request, serialize=lambda event: _event(event, event.customer_key) | {"reason": event.reason}
+        )
+
+
+class RefusedRow(_WithSource):
+    code = serializers.CharField()
+    api_key = serializers.CharField(allow_null=True, help_text="The id of the key that sent them.")
+    count = serializers.IntegerField()
+    sample = serializers.CharField(help_text="The latest one, as it was sent.")
+    detail = serializers.CharField()
+    last_at = InstantField()
+
+
+class RefusedView(ApiView):
+    """Items that were refused."""
+
+    @extend_schema(operation_id="refused_list", responses=page_of("RefusedPage", RefusedRow()))
+    def get(self, request: Request) -> Response:
+        """How many items were refused, by code, key and source, with the latest as a sample."""
+        return cursor_page(queries.refused(), request, serialize=_refused, order=("-id",))
+
+
+def _refused(latest: RefusedItems) -> dict[str, Any]:
+    return {
+        "code": latest.code,
+        "api_key": latest.api_key.public_id if latest.api_key else None,
+        "source": latest.source,
+        "count": latest.total,  # type: ignore[attr-defined] # annotated by the query
+        "sample": latest.sample,
+        "detail": latest.detail,
+        "last_at": plain_instant(latest.recorded_at),
+    }
+
+
+# --- meters -------------------------------------------------------------------------------------------------------
+
+
+@extend_schema_field({"description": "A list for in and nin, true or false for exists, else a string or a number."})
+class FilterValueField(serializers.Field[Any, Any, Any, Any]):
+    """Judged with its operator, by the service."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        return data
+
+    def to_representation(self, value: Any) -> Any:
+        return value
+
+
+class FilterBody(StrictSerializer):
+    property = serializers.CharField(max_length=255, help_text="Dotted path.")
+    op = serializers.ChoiceField(OPERATORS)
+    value = FilterValueField(required=False)
+
+
+class MeterChanges(StrictSerializer):
+    name = serializers.CharField(max_length=200, required=False)
+    unit = serializers.CharField(max_length=32, required=False)
+    event_type = serializers.CharField(max_length=255)
+    aggregation = serializers.ChoiceField(Aggregation.choices)
+    value = serializers.CharField(
+        max_length=255,
+        required=False,
+        allow_blank=True,
+        allow_null=True,
+        help_text="Dotted path of the property that is summed; none for a count.",
+    )
+    dimensions = serializers.ListField(child=serializers.CharField(max_length=128), required=False)
+    filters = FilterBody(many=True, required=False)
+
+
+class MeterBody(MeterChanges):
+    key = KeyField()
+
+
+class MeterRow(MeterBody):
+    created_at = InstantField()
+
+
+class MetersView(ApiView):
+    """What is counted."""
+
+    @extend_schema(operation_id="meters_create", request=MeterBody, responses={201: MeterRow})
+    def post(self, request: Request) -> Response:
+        """Define a meter. It counts from now on; events that waited for it are counted at once."""
+        fields = _fields(request, MeterBody)
+        if Meter.objects.filter(key=fields["key"]).exists():
+            raise invalid("key", "A meter with this key exists already.", "already_exists", 409)
+        return Response(_meter(services.create_meter(at=now(), **fields)), status=201)
+
+    @extend_schema(operation_id="meters_list", responses=page_of("MeterPage", MeterRow()))
+    def get(self, request: Request) -> Response:
+        """All meters."""
+        return cursor_page(Meter.objects.all(), request, serialize=_meter, order=("key",))
+
+
+class MeterView(ApiView):
+    """One meter."""
+
+    @extend_schema(operation_id="meters_read", responses=MeterRow)
+    def get(self, request: Request, key: str) -> Response:
+        """What it counts."""
+        return Response(_meter(_meter_or_404(key)))
+
+    @extend_schema(operation_id="meters_update", request=MeterChanges, responses=MeterRow)
+    def patch(self, request: Request, key: str) -> Response:
+        """Change it. What gives counted events their meaning is frozen once there are any: 409 `frozen`."""
+        meter = _meter_or_404(key)
+        changes = _fields(request, MeterChanges, partial=True)
+        try:
+            meter = services.update_meter(meter=meter, at=now(), **changes)
+        except services.MeterIsCounted as error:
+            raise invalid(error.field, str(error), "frozen", 409) from error
+        return Response(_meter(meter))
+
+
+def _fields(request: Request, body: type[StrictSerializer], *, partial: bool = False) -> dict[str, Any]:
+    fields = read_body(request, body, partial=partial)
+    return fields | ({"value": fields["value"] or ""} if "value" in fields else {})
+
+
+def _meter_or_404(key: str) -> Meter:
+    meter = Meter.objects.filter(key=key).first()
+    if meter is None:
+        raise not_found("meter")
+    return meter
+
+
+def _meter(meter: Meter) -> dict[str, Any]:
+    return {
+        "key": meter.key,
+        "name": meter.name,
+        "unit": meter.unit,
+        "event_type": meter.event_type,
+        "aggregation": meter.aggregation,
+        "value": meter.value or None,
+        "dimensions": meter.dimensions,
+        "filters": meter.filters,
+        "created_at": plain_instant(meter.created_at),
+    }
+
+
+urlpatterns = [
+    path("events", EventsView.as_view(), name="api-events"),
+    path("unmatched", UnmatchedView.as_view(), name="api-unmatched"),
+    path("refused", RefusedView.as_view(), name="api-refused"),
+    path("meters", MetersView.as_view(), name="api-meters"),
+    path("meters/<str:key>", MeterView.as_view(), name="api-meter"),
+]

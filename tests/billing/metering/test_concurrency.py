@@ -1,0 +1,158 @@
+"""Real commits and real threads: what two do at once is what one does after the other."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import pytest
+from django.db import connection, transaction
+
+from accounts.models import Customer
+from billing.metering import queries, services
+from billing.metering.models import UnmatchedEvent, UsageDelta, UsageEvent
+from tests.factories import event, fold, ingest, make_meter
+
+AT = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
+
+pytestmark = pytest.mark.usefixtures("committed")
+
+
+@pytest.fixture
+def customer(committed):
+    return Customer.objects.create(key="acme", name="Acme")
+
+
+def at_once(*acts):
+    """Run them in threads that start together; their results in order."""
+    barrier = threading.Barrier(len(acts))
+
+    def run(act):
+        try:
+            barrier.wait(10)
+            return act()
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(len(acts)) as pool:
+        return [future.result(60) for future in [pool.submit(run, act) for act in acts]]
+
+
+def counted(customer, meter):
+    fold(customer, at=AT)
+    (total,) = queries.totals(customer, starts_at=AT, ends_at=AT.replace(hour=11), meter_ids=[meter.pk])
+    return total.quantity, total.events
+
+
+def test_a_thousand_events_five_times_two_at_once_count_once(customer):
+    meter = make_meter()
+    batch = [event(f"e{n}", tokens=n) for n in range(1000)]
+
+    answers = at_once(lambda: ingest(*batch, at=AT), lambda: ingest(*reversed(batch), at=AT))
+    answers += [ingest(*batch, at=AT) for _ in range(3)]
+
+    assert sum(answer.accepted for answer in answers) == 1000
+    assert sum(answer.duplicate for answer in answers) == 4000
+    assert UsageEvent.objects.count() == 1000
+    assert counted(customer, meter) == (499_500, 1000)
+
+
+@pytest.mark.parametrize("size", [1, 50])
+def test_of_two_payloads_at_once_one_is_stored_and_the_other_a_conflict(customer, size):
+    meter = make_meter()
+    for race in range(20):
+        ids = [f"{race}-{n}" for n in range(size)]
+        one, other = at_once(
+            lambda ids=ids: ingest(*(event(i, tokens=1) for i in ids), at=AT),
+            lambda ids=ids: ingest(*(event(i, tokens=2) for i in reversed(ids)), at=AT),
+        )
+        assert one.accepted + other.accepted == one.conflict + other.conflict == size
+        assert one.accepted in {0, size}
+    stored = sum(found.properties["tokens"] for found in UsageEvent.objects.all())
+    assert counted(customer, meter) == (stored, 20 * size)
+
+
+def test_a_meter_made_while_events_come_misses_none(customer):
+    batches = [[event(f"{n}-{m}") for m in range(30)] for n in range(10)]
+
+    def send(mine):
+        return sum(ingest(*batch, at=AT).rejected for batch in mine)
+
+    def make():
+        return services.create_meter(key="calls", event_type="llm.completion", aggregation="count", at=AT)
+
+    *_, meter = at_once(lambda: send(batches[:5]), lambda: send(batches[5:]), make)
+
+    assert not UnmatchedEvent.objects.exists()
+    assert counted(customer, meter) == (300, 300)
+
+
+def test_a_customer_made_while_events_come_misses_none(committed):
+    make_meter("calls", aggregation="count")
+
+    def make():
+        with transaction.atomic():
+            made = Customer.objects.create(key="acme", name="Acme")
+            services.replay_unmatched(customer_keys=["acme"], at=AT)
+            return made
+
+    *_, customer = at_once(
+        lambda: [ingest(event(f"a{n}"), at=AT) for n in range(40)],
+        lambda: [ingest(*(event(f"b{n}-{m}") for m in range(30)), at=AT) for n in range(8)],
+        make,
+    )
+
+    assert not UnmatchedEvent.objects.exists()
+    assert UsageEvent.objects.filter(customer=customer).count() == 280
+
+
+def test_sweepers_at_once_replay_each_event_once(customer):
+    ingest(*(event(f"e{n}") for n in range(200)), at=AT)
+    meter = make_meter("calls", aggregation="count")
+
+    moved = at_once(*[lambda: services.replay_unmatched(at=AT)] * 3)
+
+    assert sum(moved) == 200
+    assert counted(customer, meter) == (200, 200)
+
+
+def test_folds_at_once_while_events_come_count_each_once(customer):
+    meter = make_meter()
+    done = threading.Event()
+
+    def send():
+        try:
+            return [ingest(*(event(f"{n}-{m}", tokens=1) for m in range(25)), at=AT).accepted for n in range(20)]
+        finally:
+            done.set()
+
+    def fold_on():
+        while not done.is_set():
+            fold(customer, at=AT)
+
+    at_once(send, fold_on, fold_on)
+
+    assert counted(customer, meter) == (500, 500)
+    assert not UsageDelta.objects.exists()
+
+
+def test_a_claimed_customer_is_passed_over(customer):
+    make_meter()
+    ingest(event("a", tokens=1), at=AT)
+    claimed, checked = threading.Event(), threading.Event()
+
+    def hold():
+        with transaction.atomic():
+            services.claim(customer_id=customer.pk)
+            claimed.set()
+            checked.wait(10)
+
+    def look():
+        claimed.wait(10)
+        with transaction.atomic():
+            found = services.claim_next(skip=[])
+        checked.set()
+        return found
+
+    assert at_once(hold, look) == [None, None]
+    with transaction.atomic():
+        assert services.claim_next(skip=[]) == customer.pk
