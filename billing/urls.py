@@ -4,11 +4,12 @@ from django.contrib.auth.decorators import login_not_required
 from django.urls import URLPattern, URLResolver, path, re_path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
+from billing.budgets.api import urlpatterns as budgets
 from billing.http import unknown_route
 from billing.metering.api import urlpatterns as metering
 from billing.pricing.api import urlpatterns as pricing
 
-rooms: list[URLPattern | URLResolver] = [*metering, *pricing]
+rooms: list[URLPattern | URLResolver] = [*metering, *pricing, *budgets]
 
 urlpatterns = [
     *rooms,

@@ -1,0 +1,133 @@
+"""What a mail about a budget says: facts as text, frozen when the threshold was crossed."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final, Literal
+from zoneinfo import ZoneInfo
+
+from django.conf import settings
+
+from accounts.models import Customer
+from billing import money
+from billing.budgets import queries
+from billing.budgets.models import Alert, Budget, Threshold
+from billing.subscriptions.models import BillingPeriod
+
+KIND: Final = "budget_threshold"
+_TOP: Final = 3
+_DIMENSIONS: Final = 2
+_SHOWN: Final = 16  # characters of a key's name: enough for a name, too few for a secret
+
+type Occasion = Literal["crossed", "already_above", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is announced. `alerts`: the highest first; none for a test."""
+
+    occasion: Occasion
+    budget: Budget
+    period: BillingPeriod
+    value: Decimal
+    as_of: datetime
+    alerts: Sequence[Alert] = ()
+
+
+def context(facts: Facts) -> dict[str, Any]:
+    """The mail's template context, JSON-safe: every value is a string, a list of strings or a boolean."""
+    budget, customer, unit = facts.budget, facts.budget.customer, facts.budget.unit
+    left = money.CONTEXT.subtract(budget.amount, facts.value)
+    levels = [level_text(alert.threshold, unit) for alert in facts.alerts]
+    return {
+        "customer": customer.name,
+        "budget": budget.name,
+        "headline": _headline(facts, levels),
+        "period": period_text(facts.period),
+        "value": money.display(facts.value, unit),
+        "limit": money.display(budget.amount, unit),
+        "percent": f"{money.plain(queries.percent_of(facts.value, budget.amount))} %",
+        "exceeded": left < 0,
+        "left": money.display(left.copy_abs(), unit),
+        "also": levels[1:],
+        "contributors": _contributors(facts),
+        "as_of": instant_text(facts.as_of, facts.period.timezone),
+        "alert": facts.alerts[0].public_id if facts.alerts else "",
+        "rule": levels[0] if levels else "",
+        "url": budget_url(customer),
+    }
+
+
+def _headline(facts: Facts, levels: Sequence[str]) -> str:
+    name = f'budget "{facts.budget.name}"'
+    match facts.occasion:
+        case "crossed":
+            return f"{levels[0]} of {name} used"
+        case "already_above":
+            return f"Already above {levels[0]} of {name}"
+        case "test":
+            return f"Test of {name}"
+
+
+def level_text(threshold: Threshold, unit: str) -> str:
+    """The threshold as it was given: "80%", "$1,900.00"."""
+    if threshold.percent is not None:
+        return f"{money.plain(threshold.percent)}%"
+    return money.display(threshold.amount or money.ZERO, unit)
+
+
+def period_text(period: BillingPeriod) -> str:
+    """For instance "1 Nov 2026 to 30 Nov 2026 (Europe/Berlin)": the days that it covers, the last one included."""
+    zone = ZoneInfo(period.timezone)
+    first, last = period.starts_at.astimezone(zone), (period.ends_at - timedelta(microseconds=1)).astimezone(zone)
+    return f"{first:%-d %b %Y} to {last:%-d %b %Y} ({period.timezone})"
+
+
+def instant_text(at: datetime, zone: str) -> str:
+    """For instance "21 Nov 2026, 14:03:12 CET"."""
+    return f"{at.astimezone(ZoneInfo(zone)):%-d %b %Y, %H:%M:%S %Z}"
+
+
+def budget_url(customer: Customer) -> str:
+    return f"{settings.BASE_URL}/c/{customer.key}/#budget"
+
+
+def _contributors(facts: Facts) -> list[dict[str, Any]]:
+    """For each of two dimensions the three largest parts of the spend, with their share of it."""
+    if facts.value <= 0:
+        return []
+    found = []
+    for dimension in _dimensions(facts.period):
+        rows = _largest(facts, dimension)
+        if rows:
+            found.append({"dimension": dimension.replace("_", " "), "rows": rows})
+    return found[:_DIMENSIONS]
+
+
+def _dimensions(period: BillingPeriod) -> Iterable[str]:
+    """What the priced meters are split by; model and key first, because people ask for them first."""
+    split = period.version.prices.values_list("meter__dimensions", flat=True)
+    names = {name for dimensions in split for name in dimensions}
+    return sorted(names, key=lambda name: (name != "model", name != "api_key", name))
+
+
+def _largest(facts: Facts, dimension: str) -> list[dict[str, str]]:
+    budget = facts.budget
+    rows = queries.spend_by(budget.customer, unit=budget.unit, period=facts.period, group_by=(dimension,))
+    named = [(name, row.amount) for row in rows if (name := row.group.get(dimension)) is not None and row.amount > 0]
+    largest = sorted(named, key=lambda one: (-one[1], one[0]))[:_TOP]
+    return [
+        {
+            "name": _name(dimension, name),
+            "amount": money.display(amount, budget.unit),
+            "share": f"{money.plain(queries.percent_of(amount, facts.value))} %",
+        }
+        for name, amount in largest
+    ]
+
+
+def _name(dimension: str, value: str) -> str:
+    """The value as shown. A mail carries no secrets, and what a vendor calls a key may be one."""
+    hidden = "key" in dimension and len(value) > _SHOWN
+    return f"{value[: _SHOWN // 2]}…" if hidden else value

@@ -1,0 +1,326 @@
+"""Budgets and alerts over HTTP.
+
+What the contract names but does not exist yet (other periods and bases, scopes, stops, forecasts, balance rules) is
+refused by name, never ignored: a budget that is not watched as asked would be worse than none.
+"""
+
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Final
+
+from django.urls import path
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiResponse, extend_schema, extend_schema_field, inline_serializer
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from accounts.models import Customer
+from billing import clock, money
+from billing.budgets import queries, services
+from billing.budgets.models import Alert, AlertDirection, Budget, Threshold
+from billing.budgets.validation import ThresholdSpec
+from billing.http import (
+    ApiView,
+    ExactDecimalField,
+    InstantField,
+    KeyField,
+    StrictSerializer,
+    cursor_page,
+    customer_or_404,
+    invalid,
+    not_found,
+    own_customer,
+    plain_instant,
+    read_body,
+    read_query,
+    within_reach,
+)
+from billing.notifications import queries as notifications
+from billing.notifications.models import OutboxMessage
+
+DEFAULT_THRESHOLDS: Final = ("50", "80", "100")
+
+
+@extend_schema_field(OpenApiTypes.ANY)
+class LaterField(serializers.Field[Any, Any, Any, Any]):
+    """A field of which only what is neutral works so far; `later` are those of the contract that will."""
+
+    def __init__(self, *neutral: object, later: Collection[str] = (), **options: Any) -> None:
+        super().__init__(required=False, allow_null=True, **options)
+        self.neutral, self.later = neutral, later
+
+    def validate_empty_values(self, data: Any) -> tuple[bool, Any]:
+        if data is None and None not in self.neutral:
+            return False, data  # null is a value like any other
+        return super().validate_empty_values(data)
+
+    def to_internal_value(self, data: Any) -> Any:
+        if data in self.neutral:
+            return data
+        remedy = f"Send {json.dumps(self.neutral[0])}, or leave it out."
+        if not self.later or (isinstance(data, str) and data in self.later):
+            raise serializers.ValidationError(f"This is not available yet. {remedy}")
+        raise serializers.ValidationError(remedy)
+
+    def to_representation(self, value: Any) -> Any:
+        return value
+
+
+class ThresholdBody(StrictSerializer):
+    """At which share of the budget, or at which amount, its recipients are told."""
+
+    id = serializers.CharField(required=False, help_text="Of a threshold that exists, to keep what it has fired.")
+    basis = LaterField("actual", later=["forecast"])
+    percent = ExactDecimalField(required=False)
+    amount = ExactDecimalField(required=False)
+    below = LaterField(None)
+    below_percent = LaterField(None)
+    days_left = LaterField(None)
+    expiring_days = LaterField(None)
+    spike = LaterField(None)
+
+
+class BudgetBody(StrictSerializer):
+    """How much a customer means to spend in a billing period, and who is told when."""
+
+    id = serializers.CharField(read_only=True)
+    customer = KeyField()
+    name = serializers.CharField(default="Budget")
+    period = LaterField("billing_period", later=["day", "week", "month"])
+    basis = LaterField("spend", later=["quantity", "credits", "credit_balance"])
+    unit = serializers.CharField(required=False, help_text="The customer's currency unless given.")
+    amount = ExactDecimalField()
+    scope = LaterField({}, {"where": {}})
+    stop_at_percent = LaterField(None)
+    thresholds = ThresholdBody(
+        many=True, required=False, help_text=f"{', '.join(DEFAULT_THRESHOLDS)} percent unless given."
+    )
+    recipients = serializers.ListField(
+        child=serializers.CharField(), required=False, help_text="owners, billing, or e-mail addresses."
+    )
+    created_at = InstantField(read_only=True)
+
+
+class BudgetQuery(StrictSerializer):
+    customer = KeyField(required=False)
+
+
+class AlertQuery(StrictSerializer):
+    customer = KeyField(required=False)
+    state = serializers.ChoiceField(AlertDirection.values, required=False)
+
+
+class DeliveryBody(serializers.Serializer[Any]):
+    channel = serializers.CharField()
+    recipient = serializers.CharField()
+    status = serializers.CharField()
+    sent_at = InstantField(allow_null=True)
+
+
+class AlertBody(serializers.Serializer[Any]):
+    """That a threshold was crossed (fired), or is no longer (resolved)."""
+
+    id = serializers.CharField()
+    customer = KeyField()
+    budget = serializers.CharField(help_text="The budget's id.")
+    threshold = ThresholdBody()
+    direction = serializers.ChoiceField(AlertDirection.values)
+    period_start = InstantField()
+    period_end = InstantField()
+    value = ExactDecimalField()
+    limit = ExactDecimalField(help_text="The budget's amount at that moment.")
+    as_of = InstantField(help_text="The value counts events up to here.")
+    created_at = InstantField()
+    deliveries = DeliveryBody(many=True)
+
+
+class ToldBody(serializers.Serializer[Any]):
+    """Who was sent the mail."""
+
+    recipients = serializers.ListField(child=serializers.EmailField())
+
+
+def page_of(name: str, row: Callable[..., serializers.BaseSerializer[Any]]) -> serializers.Serializer[Any]:
+    """The schema of one page of a list."""
+    return inline_serializer(name, {"data": row(many=True), "next_cursor": serializers.CharField(allow_null=True)})
+
+
+def budget_answer(budget: Budget) -> dict[str, Any]:
+    """A budget as the API writes it."""
+    return {
+        "id": budget.public_id,
+        "customer": budget.customer.key,
+        "name": budget.name,
+        "period": budget.period,
+        "basis": budget.basis,
+        "unit": budget.unit,
+        "amount": money.plain(budget.amount),
+        "scope": {},
+        "stop_at_percent": None,
+        "thresholds": [threshold_answer(threshold) for threshold in budget.thresholds.all()],
+        "recipients": budget.recipients,
+        "created_at": plain_instant(budget.created_at),
+    }
+
+
+def threshold_answer(threshold: Threshold) -> dict[str, str]:
+    """As it was given, with its id."""
+    answer = {"id": threshold.public_id, "basis": str(threshold.basis)}
+    if threshold.percent is not None:
+        answer["percent"] = money.plain(threshold.percent)
+    if threshold.amount is not None:
+        answer["amount"] = money.plain(threshold.amount)
+    return answer
+
+
+def alert_answers(alerts: Sequence[Alert]) -> list[dict[str, Any]]:
+    """Alerts as the API writes them, with who was told: one query for all of them."""
+    messages = notifications.by_cause({alert.announcement for alert in alerts})
+    return [_alert_answer(alert, messages.get(alert.announcement, ())) for alert in alerts]
+
+
+def _alert_answer(alert: Alert, messages: Sequence[OutboxMessage]) -> dict[str, Any]:
+    return {
+        "id": alert.public_id,
+        "customer": alert.customer.key,
+        "budget": alert.threshold.budget.public_id,
+        "threshold": threshold_answer(alert.threshold),
+        "direction": alert.direction,
+        "period_start": plain_instant(alert.period_start),
+        "period_end": plain_instant(alert.period_end),
+        "value": money.plain(alert.value),
+        "limit": money.plain(alert.limit),
+        "as_of": plain_instant(alert.as_of),
+        "created_at": plain_instant(alert.created_at),
+        "deliveries": [_delivery_answer(message) for message in messages],
+    }
+
+
+def _delivery_answer(message: OutboxMessage) -> dict[str, Any]:
+    return {
+        "channel": message.channel,
+        "recipient": message.recipient,
+        "status": message.status,
+        "sent_at": plain_instant(message.sent_at) if message.sent_at else None,
+    }
+
+
+class Budgets(ApiView):
+    """Make and list budgets."""
+
+    customer_key_may_read = customer_key_may_write = True
+
+    @extend_schema(operation_id="budgets_list", parameters=[BudgetQuery], responses=page_of("Budgets", BudgetBody))
+    def get(self, request: Request) -> Response:
+        found = queries.with_thresholds(Budget.objects.all())
+        if customer := _asked_customer(request, read_query(request, BudgetQuery)):
+            found = queries.budgets(customer)
+        return cursor_page(found, request, serialize=budget_answer)
+
+    @extend_schema(operation_id="budgets_create", request=BudgetBody, responses={201: BudgetBody})
+    def post(self, request: Request) -> Response:
+        body = read_body(request, BudgetBody)
+        customer = customer_or_404(request, body["customer"])
+        budget = services.create_budget(
+            customer=customer,
+            name=body["name"],
+            unit=body.get("unit") or customer.currency,
+            amount=body["amount"],
+            thresholds=_specs(
+                body.get("thresholds", [{"percent": money.parse_decimal(p)} for p in DEFAULT_THRESHOLDS])
+            ),
+            recipients=body.get("recipients", ["owners"]),
+            at=clock.now(),
+            trusted=own_customer(request) is None,
+        )
+        return Response(budget_answer(budget), status=201)
+
+
+class OneBudget(ApiView):
+    """Read, change and archive a budget."""
+
+    customer_key_may_read = customer_key_may_write = True
+
+    @extend_schema(operation_id="budgets_retrieve", responses=BudgetBody)
+    def get(self, request: Request, budget_id: str) -> Response:
+        return Response(budget_answer(_budget_or_404(request, budget_id)))
+
+    @extend_schema(operation_id="budgets_update", request=BudgetBody, responses=BudgetBody)
+    def patch(self, request: Request, budget_id: str) -> Response:
+        budget = _budget_or_404(request, budget_id)
+        body = read_body(request, BudgetBody, partial=True)
+        _refuse_moves(budget, body)
+        changed = services.update_budget(
+            budget=budget,
+            at=clock.now(),
+            name=body.get("name"),
+            amount=body.get("amount"),
+            thresholds=_specs(body["thresholds"]) if "thresholds" in body else None,
+            recipients=body.get("recipients"),
+            trusted=own_customer(request) is None,
+        )
+        return Response(budget_answer(changed))
+
+    @extend_schema(operation_id="budgets_archive", responses={204: OpenApiResponse(description="It is archived.")})
+    def delete(self, request: Request, budget_id: str) -> Response:
+        services.archive_budget(budget=_budget_or_404(request, budget_id), at=clock.now())
+        return Response(status=204)
+
+
+class BudgetTest(ApiView):
+    """Send every recipient a mail that looks like an alert and says that it is a test."""
+
+    customer_key_may_write = True
+
+    @extend_schema(operation_id="budgets_test", request=None, responses={202: ToldBody})
+    def post(self, request: Request, budget_id: str) -> Response:
+        addresses = services.send_test(budget=_budget_or_404(request, budget_id), at=clock.now())
+        return Response({"recipients": addresses}, status=202)
+
+
+class Alerts(ApiView):
+    """What has fired and resolved, newest first, and who was told."""
+
+    customer_key_may_read = True
+
+    @extend_schema(operation_id="alerts_list", parameters=[AlertQuery], responses=page_of("Alerts", AlertBody))
+    def get(self, request: Request) -> Response:
+        query = read_query(request, AlertQuery)
+        found = queries.alerts(_asked_customer(request, query), direction=query.get("state"))
+        page = cursor_page(found, request, serialize=lambda alert: alert, order=("-id",))
+        return Response({**page.data, "data": alert_answers(page.data["data"])})
+
+
+def _asked_customer(request: Request, query: Mapping[str, Any]) -> Customer | None:
+    """The customer that the query names, else the key's own, else None for all."""
+    if key := query.get("customer"):
+        return customer_or_404(request, key)
+    return own_customer(request)
+
+
+def _budget_or_404(request: Request, budget_id: str) -> Budget:
+    found = queries.with_thresholds(within_reach(Budget.objects.all(), request))
+    budget = found.filter(public_id=budget_id).first()
+    if budget is None:
+        raise not_found("budget")
+    return budget
+
+
+def _refuse_moves(budget: Budget, body: Mapping[str, Any]) -> None:
+    if body.get("customer", budget.customer.key) != budget.customer.key:
+        raise invalid("customer", "A budget stays with its customer. Make another one there.")
+    if body.get("unit", budget.unit) != budget.unit:
+        raise invalid("unit", "A budget keeps its unit. Make another one in the other unit.")
+
+
+def _specs(thresholds: Sequence[Mapping[str, Any]]) -> list[ThresholdSpec]:
+    return [ThresholdSpec(one.get("percent"), one.get("amount"), one.get("id")) for one in thresholds]
+
+
+urlpatterns = [
+    path("budgets", Budgets.as_view(), name="api-budgets"),
+    path("budgets/<str:budget_id>", OneBudget.as_view(), name="api-budget"),
+    path("budgets/<str:budget_id>/test", BudgetTest.as_view(), name="api-budget-test"),
+    path("alerts", Alerts.as_view(), name="api-alerts"),
+]

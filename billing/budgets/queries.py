@@ -1,0 +1,149 @@
+"""Questions about budgets: how much is used, what has fired, who is told."""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import ROUND_DOWN, Decimal
+
+from django.db.models import Prefetch, QuerySet
+
+from accounts.models import Customer
+from billing import money
+from billing.budgets import evaluation
+from billing.budgets.evaluation import Direction
+from billing.budgets.models import Alert, AlertDirection, Budget, Threshold
+from billing.budgets.recipients import addresses
+from billing.rating import queries as rating
+from billing.subscriptions import queries as subscriptions
+from billing.subscriptions.models import BillingPeriod, PeriodStatus
+
+type History = Mapping[int, Collection[tuple[int, Direction]]]
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdStatus:
+    """A threshold in one period: what it comes to, and the alert that it gave, if it is still crossed."""
+
+    threshold: Threshold
+    level: Decimal
+    alert: Alert | None
+
+    @property
+    def fired_at(self) -> datetime | None:
+        return self.alert.created_at if self.alert else None
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetStatus:
+    """A budget in the current billing period. `left` is negative once it is exceeded; `percent` may pass 100.
+    `thresholds`: lowest level first."""
+
+    budget: Budget
+    period: BillingPeriod
+    value: Decimal
+    left: Decimal
+    percent: Decimal
+    thresholds: tuple[ThresholdStatus, ...]
+
+
+def budgets(customer: Customer) -> QuerySet[Budget]:
+    """The customer's budgets in the order they were made."""
+    return with_thresholds(Budget.objects.filter(customer=customer))
+
+
+def with_thresholds(found: QuerySet[Budget]) -> QuerySet[Budget]:
+    """Those that are not archived. Their `thresholds.all()` are those that count, in the order they were made."""
+    counting = Prefetch("thresholds", Threshold.objects.filter(archived_at=None))
+    return found.filter(archived_at=None).select_related("customer").prefetch_related(counting)
+
+
+def recipients(budget: Budget) -> list[str]:
+    """The e-mail addresses that its alerts go to."""
+    return addresses(budget.customer, budget.recipients)
+
+
+def used(customer: Customer, *, unit: str, period: BillingPeriod) -> Decimal:
+    """The spend that counts against a budget: gross, before grants, coupons and tax."""
+    return money.total(row.amount for row in spend_by(customer, unit=unit, period=period))
+
+
+def spend_by(
+    customer: Customer, *, unit: str, period: BillingPeriod, group_by: Sequence[str] = ()
+) -> list[rating.SeriesRow]:
+    """The same spend in its parts, one row for each group."""
+    return rating.rated_series(customer, edges=[period.starts_at, period.ends_at], unit=unit, group_by=group_by)
+
+
+def percent_of(value: Decimal, limit: Decimal) -> Decimal:
+    """In tenths of a percent, rounded down: 79.99 % must not look like 80."""
+    exact = money.mul_div(value, Decimal(100), limit)
+    return exact.quantize(Decimal("0.1"), ROUND_DOWN, context=money.CONTEXT)
+
+
+def status(customer: Customer, at: datetime) -> list[BudgetStatus]:
+    """Each budget in the current billing period; none without a subscription."""
+    period = subscriptions.current_period(customer, at)
+    found = list(budgets(customer)) if period else []
+    if not period or not found:
+        return []
+    values = {unit: used(customer, unit=unit, period=period) for unit in {budget.unit for budget in found}}
+    standing = _standing_alerts(customer, period)
+    return [_status(budget, period, values[budget.unit], standing) for budget in found]
+
+
+def alerts(customer: Customer | None = None, *, direction: str | None = None) -> QuerySet[Alert]:
+    """Alerts of the customer, or of all, newest first, with what they are about."""
+    found = Alert.objects.select_related("threshold__budget", "customer").order_by("-id")
+    if customer is not None:
+        found = found.filter(customer=customer)
+    return found.filter(direction=direction) if direction else found
+
+
+def judged_periods(customer: Customer, at: datetime) -> list[BillingPeriod]:
+    """The periods in which a budget may fire: the current one, then those before it that are not closed yet."""
+    current = subscriptions.current_period(customer, at)
+    if current is None:
+        return []
+    siblings = BillingPeriod.objects.filter(subscription=current.subscription_id, starts_at__lte=current.starts_at)
+    return list(siblings.exclude(status=PeriodStatus.CLOSED).order_by("-starts_at"))
+
+
+def history(customer: Customer, period: BillingPeriod) -> History:
+    """By threshold: the epoch and direction of each of its alerts in this period."""
+    rows = Alert.objects.filter(customer=customer, period_start=period.starts_at)
+    found: dict[int, list[tuple[int, Direction]]] = defaultdict(list)
+    for threshold, epoch, direction in rows.values_list("threshold_id", "epoch", "direction"):
+        found[threshold].append((epoch, "fired" if direction == AlertDirection.FIRED else "resolved"))
+    return found
+
+
+def level(budget: Budget, threshold: Threshold) -> Decimal:
+    """What the threshold comes to, in the budget's unit."""
+    return evaluation.level(budget.amount, percent=threshold.percent, amount=threshold.amount)
+
+
+def _standing_alerts(customer: Customer, period: BillingPeriod) -> dict[int, Alert]:
+    """By threshold: the alert that fired in this period and has not resolved."""
+    standing: dict[int, Alert] = {}
+    for alert in Alert.objects.filter(customer=customer, period_start=period.starts_at).order_by("id"):
+        if alert.direction == AlertDirection.FIRED:
+            standing[alert.threshold_id] = alert
+        else:
+            standing.pop(alert.threshold_id, None)
+    return standing
+
+
+def _status(budget: Budget, period: BillingPeriod, value: Decimal, standing: Mapping[int, Alert]) -> BudgetStatus:
+    thresholds = [
+        ThresholdStatus(threshold, level(budget, threshold), standing.get(threshold.pk))
+        for threshold in budget.thresholds.all()
+    ]
+    return BudgetStatus(
+        budget=budget,
+        period=period,
+        value=value,
+        left=money.CONTEXT.subtract(budget.amount, value),
+        percent=percent_of(value, budget.amount),
+        thresholds=tuple(sorted(thresholds, key=lambda one: one.level)),
+    )

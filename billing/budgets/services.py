@@ -1,0 +1,244 @@
+"""Actions on budgets, and the watch that turns a crossed threshold into an alert and its mails.
+
+Whoever judges a customer holds its claim: counters, levels and alerts then belong to one moment.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+
+from django.db import transaction
+
+from accounts.ids import new_id
+from accounts.models import Customer
+from billing.budgets import announcement, evaluation, queries
+from billing.budgets.announcement import Facts, Occasion
+from billing.budgets.evaluation import Crossing, Watched
+from billing.budgets.models import Alert, AlertDirection, Budget, Threshold
+from billing.budgets.recipients import checked
+from billing.budgets.validation import ThresholdSpec, about, check_budget, check_thresholds
+from billing.errors import Conflict
+from billing.metering import queries as metering_queries
+from billing.metering import services as metering
+from billing.notifications import services as notifications
+from billing.subscriptions import queries as subscriptions
+from billing.subscriptions.models import BillingPeriod
+
+
+@transaction.atomic
+def create_budget(
+    *,
+    customer: Customer,
+    name: str,
+    unit: str,
+    amount: Decimal,
+    thresholds: Sequence[ThresholdSpec],
+    recipients: Sequence[str],
+    at: datetime,
+    trusted: bool = False,
+) -> Budget:
+    """A budget of the billing period, judged at once. `trusted`: an operator names the recipients.
+
+    Raises ValidationError by field ("thresholds.0.percent").
+    """
+    metering.claim(customer_id=customer.pk)
+    budget = Budget(customer=customer, name=name.strip(), unit=unit, amount=amount, created_at=at, levels_since=at)
+    check_budget(budget)
+    with about("recipients"):
+        budget.recipients = checked(customer, recipients, trusted=trusted)
+    budget.save(force_insert=True)
+    _set_thresholds(budget, thresholds, at=at)
+    return _judge_now(budget, at=at)
+
+
+@transaction.atomic
+def update_budget(
+    *,
+    budget: Budget,
+    at: datetime,
+    name: str | None = None,
+    amount: Decimal | None = None,
+    thresholds: Sequence[ThresholdSpec] | None = None,
+    recipients: Sequence[str] | None = None,
+    trusted: bool = False,
+) -> Budget:
+    """Change what is given and judge the budget at once.
+
+    Thresholds keep their id, and with it what they have fired. A level that now lies well above the spend may fire
+    again; one that lies below it fires now. Raises ValidationError by field.
+    """
+    metering.claim(customer_id=budget.customer_id)
+    budget = Budget.objects.select_related("customer").get(pk=budget.pk)
+    if name is not None:
+        budget.name = name.strip()
+    if amount is not None and amount != budget.amount:
+        budget.amount, budget.levels_since = amount, at
+    check_budget(budget)
+    if recipients is not None:
+        with about("recipients"):
+            budget.recipients = checked(budget.customer, recipients, trusted=trusted, known=budget.recipients)
+    if thresholds is not None and _set_thresholds(budget, thresholds, at=at):
+        budget.levels_since = at
+    budget.save(update_fields=["name", "amount", "levels_since", "recipients"])
+    return _judge_now(budget, at=at)
+
+
+def archive_budget(*, budget: Budget, at: datetime) -> None:
+    """Stop watching it. Its alerts stay."""
+    Budget.objects.filter(pk=budget.pk, archived_at=None).update(archived_at=at)
+
+
+@transaction.atomic
+def send_test(*, budget: Budget, at: datetime) -> list[str]:
+    """Mail every recipient what an alert of this budget looks like. Returns their addresses.
+
+    Raises Conflict `no_subscription` when there is no billing period to report on.
+    """
+    budget = Budget.objects.select_related("customer").get(pk=budget.pk)
+    period = subscriptions.current_period(budget.customer, at)
+    if period is None:
+        detail = "The customer has no subscription, so there is no billing period to report on. Start one first."
+        raise Conflict(detail, code="no_subscription")
+    value = queries.used(budget.customer, unit=budget.unit, period=period)
+    as_of = metering_queries.counted_through(budget.customer)
+    return _announce(Facts("test", budget, period, value, as_of), cause=new_id("test"), at=at)
+
+
+def watch(*, customer_id: int, at: datetime, as_of: datetime) -> bool:
+    """Judge every budget of the customer in each billing period that is not closed; whether anything was written.
+
+    Needs the claim. `as_of` is what the counters count through: pages show the same.
+    """
+    customer = Customer.objects.get(pk=customer_id)
+    budgets = list(queries.budgets(customer))
+    if not budgets:
+        return False
+    written = False
+    for period in queries.judged_periods(customer, at):
+        concerned = [budget for budget in budgets if period.ends_at > at or budget.levels_since <= period.ends_at]
+        written |= _judge(concerned, period, occasion="crossed", at=at, as_of=as_of)
+    return written
+
+
+# --- levels ---------------------------------------------------------------------------------------------------
+
+
+def _set_thresholds(budget: Budget, specs: Sequence[ThresholdSpec], *, at: datetime) -> bool:
+    """Make these the budget's thresholds; whether any of them changed.
+
+    One that is not named is archived. One that comes back is the old one, and what it fired still counts.
+    """
+    mine = Threshold.objects.filter(budget=budget)
+    stored = list(mine.order_by("-id"))
+    active = {threshold.public_id: threshold for threshold in stored if threshold.archived_at is None}
+    check_thresholds(specs, set(active))
+    before = {(one.pk, one.percent, one.amount) for one in active.values()}
+    # A level may move from one threshold to another, and the database allows each level once: free all, then set.
+    mine.filter(archived_at=None).update(archived_at=at)
+    named = {spec.id for spec in specs}
+    free = [one for one in stored if one.public_id not in named]
+    after = set()
+    for spec in specs:
+        threshold = active[spec.id] if spec.id else _of_level(free, spec) or Threshold(budget=budget)
+        threshold.percent, threshold.amount, threshold.archived_at = spec.percent, spec.amount, None
+        threshold.save()
+        after.add((threshold.pk, spec.percent, spec.amount))
+    return before != after
+
+
+def _of_level(free: Iterable[Threshold], spec: ThresholdSpec) -> Threshold | None:
+    """A threshold that says the same, one that counts before an archived one."""
+    same = [one for one in free if (one.percent, one.amount) == spec.level]
+    return min(same, key=lambda one: one.archived_at is not None, default=None)
+
+
+# --- judging --------------------------------------------------------------------------------------------------
+
+
+def _judge_now(budget: Budget, *, at: datetime) -> Budget:
+    """After an edit: what the counters say now is already above, not crossed. Returns the budget as it is stored."""
+    budget = queries.with_thresholds(Budget.objects.filter(pk=budget.pk)).get()
+    period = subscriptions.current_period(budget.customer, at)
+    if period is not None and at < period.ends_at:
+        as_of = metering_queries.counted_through(budget.customer)
+        _judge([budget], period, occasion="already_above", at=at, as_of=as_of)
+    return budget
+
+
+def _judge(
+    budgets: Sequence[Budget], period: BillingPeriod, *, occasion: Occasion, at: datetime, as_of: datetime
+) -> bool:
+    """Write what evaluation finds for budgets of one customer in one period."""
+    if not budgets:
+        return False
+    customer = budgets[0].customer
+    history = queries.history(customer, period)
+    values = {unit: queries.used(customer, unit=unit, period=period) for unit in {budget.unit for budget in budgets}}
+    written = False
+    for budget in budgets:
+        facts = Facts(occasion, budget, period, values[budget.unit], as_of)
+        written |= _record(facts, evaluation.evaluate(facts.value, _watched(budget, history)), at=at)
+    return written
+
+
+def _watched(budget: Budget, history: queries.History) -> Iterable[Watched]:
+    for threshold in budget.thresholds.all():
+        epoch, fired = evaluation.history(history.get(threshold.pk, ()))
+        yield Watched(threshold.pk, queries.level(budget, threshold), epoch, fired)
+
+
+def _record(facts: Facts, found: evaluation.Evaluation, *, at: datetime) -> bool:
+    """Insert the alerts and, for those that fired, one mail per recipient, which names the highest.
+
+    The unique row is the guard: only alerts that this transaction inserted are told of.
+    """
+    if not found.fired and not found.resolved:
+        return False
+    cause = new_id("told")
+    thresholds = {threshold.pk: threshold for threshold in facts.budget.thresholds.all()}
+    fired = [_alert(facts, crossing, thresholds, cause=cause, at=at) for crossing in found.fired]
+    resolved = [_alert(facts, crossing, thresholds, cause="", at=at) for crossing in found.resolved]
+    Alert.objects.bulk_create([*fired, *resolved], ignore_conflicts=True)
+    ids = [alert.public_id for alert in (*fired, *resolved)]
+    inserted = set(Alert.objects.filter(public_id__in=ids).values_list("public_id", flat=True))
+    news = [alert for alert in fired if alert.public_id in inserted]
+    if news:
+        told = Facts(facts.occasion, facts.budget, facts.period, facts.value, facts.as_of, news)
+        _announce(told, cause=cause, at=at)
+    return bool(inserted)
+
+
+def _alert(facts: Facts, crossing: Crossing, thresholds: Mapping[int, Threshold], *, cause: str, at: datetime) -> Alert:
+    return Alert(
+        threshold=thresholds[crossing.threshold],
+        customer=facts.budget.customer,
+        period_start=facts.period.starts_at,
+        period_end=facts.period.ends_at,
+        epoch=crossing.epoch,
+        direction=AlertDirection(crossing.direction),
+        value=facts.value,
+        limit=facts.budget.amount,
+        level=crossing.level,
+        as_of=facts.as_of,
+        announcement=cause,
+        created_at=at,
+    )
+
+
+def _announce(facts: Facts, *, cause: str, at: datetime) -> list[str]:
+    """Queue one mail for each recipient; returns their addresses."""
+    addresses = queries.recipients(facts.budget)
+    context = announcement.context(facts)
+    subject = facts.alerts[0].public_id if facts.alerts else cause
+    for address in addresses:
+        notifications.enqueue(
+            kind=announcement.KIND,
+            recipient=address,
+            context=context,
+            dedup_key=f"{subject}:email:{address}",
+            customer=facts.budget.customer,
+            at=at,
+            cause=cause,
+            thread=f"{facts.budget.public_id}.{facts.period.starts_at:%Y%m%dT%H%M}",
+        )
+    return addresses
