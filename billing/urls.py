@@ -8,8 +8,9 @@ from billing.budgets.api import urlpatterns as budgets
 from billing.http import unknown_route
 from billing.metering.api import urlpatterns as metering
 from billing.pricing.api import urlpatterns as pricing
+from billing.rating.api import urlpatterns as rating
 
-rooms: list[URLPattern | URLResolver] = [*metering, *pricing, *budgets]
+rooms: list[URLPattern | URLResolver] = [*metering, *pricing, *rating, *budgets]
 
 urlpatterns = [
     *rooms,

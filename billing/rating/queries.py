@@ -5,7 +5,7 @@ Each takes a fixed number of queries, however many prices, dimension values, buc
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -62,6 +62,14 @@ class SeriesRow:
     group: Mapping[str, str | None]
     quantity: Decimal | None
     amount: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class UsageSeries:
+    """Usage of one meter; `amount_unit` is None where it has no price, or prices in several units."""
+
+    amount_unit: str | None
+    rows: list[SeriesRow]
 
 
 def lines(period: BillingPeriod, *, through: datetime | None = None) -> list[Line]:
@@ -122,22 +130,47 @@ def rated_series(
     periods they cover, group by group, whatever the edges. Without `group_by` every bucket has a row; with it only
     those where something happened. Usage outside every billing period is unpriced and not in it.
     """
-    priced = _priced(customer, edges, unit, filters)
-    sums: dict[tuple[int, Group], _Sum] = {}
-    if not group_by:
-        sums = {(index, ()): _Sum() for index in range(len(edges) - 1)}
-    for index, group, quantity, amount in _growths(customer, priced, edges, group_by, filters):
-        sums.setdefault((index, group), _Sum()).add(quantity, amount)
+    series = _Series(edges, group_by, filters)
+    priced = [(period, item) for period, item in _priced(customer, edges, filters) if item.terms.unit == unit]
+    series.add_rated(customer, priced)
     spans_meters = len(_meters(item for _, item in priced)) > 1 and set(_NAMES).isdisjoint(group_by)
+    return series.rows(spans_meters=spans_meters)
+
+
+def usage_series(
+    customer: Customer,
+    meter: Meter,
+    *,
+    edges: Sequence[datetime],
+    group_by: Sequence[str] = (),
+    filters: Mapping[str, str] = _EVERYTHING,
+) -> UsageSeries:
+    """Usage of a meter in each [edges[i], edges[i + 1]), priced or not, with what it cost. Five queries.
+
+    `group_by` and `filters` name dimensions. Rows as in `rated_series`.
+    """
+    series = _Series(edges, group_by, filters)
+    priced = _priced(customer, edges, {**filters, "meter": meter.key})
+    units = {item.terms.unit for _, item in priced}
+    unit = units.pop() if len(units) == 1 else None
+    if unit is not None:
+        series.add_rated(customer, priced, quantities=False)
+    series.add_counted(series_totals(customer, edges=edges, meter_ids=[meter.pk]))
+    return UsageSeries(unit, series.rows())
+
+
+def _priced(
+    customer: Customer, edges: Sequence[datetime], filters: Mapping[str, str]
+) -> list[tuple[BillingPeriod, PriceTerms]]:
+    """The prices that the question is about, in each billing period that it touches."""
+    found = list(periods(customer, starts_at=edges[0], ends_at=edges[-1]))
+    by_version = terms_by_version({period.version_id for period in found})
     return [
-        SeriesRow(
-            start=edges[index],
-            end=edges[index + 1],
-            group=dict(zip(group_by, group, strict=True)),
-            quantity=None if spans_meters else item.quantity,
-            amount=item.amount,
-        )
-        for (index, group), item in sorted(sums.items(), key=_by_time_then_group)
+        (period, item)
+        for period in found
+        for item in by_version[period.version_id]
+        if filters.get("price", item.price.key) == item.price.key
+        and filters.get("meter", item.meter.key) == item.meter.key
     ]
 
 
@@ -151,57 +184,65 @@ class _Sum:
         self.amount = CONTEXT.add(self.amount, amount)
 
 
+class _Series:
+    """Sums by bucket and group while they are added up."""
+
+    def __init__(self, edges: Sequence[datetime], group_by: Sequence[str], filters: Mapping[str, str]) -> None:
+        self.edges, self.group_by, self.filters = edges, group_by, filters
+        self.sums: dict[tuple[int, Group], _Sum] = {}
+        if not group_by:
+            self.sums = {(index, ()): _Sum() for index in range(len(edges) - 1)}
+
+    def add_rated(
+        self, customer: Customer, priced: Sequence[tuple[BillingPeriod, PriceTerms]], *, quantities: bool = True
+    ) -> None:
+        """Add what grew inside the range, price by price from the start of each period on."""
+        last = self.edges[-1]
+        bounds = {cut for period, _ in priced for cut in (period.starts_at, min(period.ends_at, last))}
+        cuts = sorted({*self.edges, *bounds})
+        usage = _usage(customer, cuts, _meters(item for _, item in priced))
+        for period, item in priced:
+            names = {"price": item.price.key, "meter": item.meter.key}
+            tally = Tally(item.terms, partial(self._group, names))
+            begin, end = bisect_left(cuts, period.starts_at), bisect_left(cuts, min(period.ends_at, last))
+            for cut, counted in zip(cuts[begin:end], usage[begin:end], strict=True):
+                # Before the range (-1) it only matters what has been used up: tiers, included quantity.
+                index = bisect_right(self.edges, cut) - 1
+                for growth in tally.grow(counted[item.meter.pk]):
+                    self._add(index, growth.group, growth.quantity if quantities else ZERO, growth.amount)
+
+    def add_counted(self, usage: Iterable[Iterable[MeterTotal]]) -> None:
+        """Add the quantities of each bucket."""
+        for index, counted in enumerate(usage):
+            for item in counted:
+                self._add(index, self._group({}, item.dimensions), item.quantity, ZERO)
+
+    def rows(self, *, spans_meters: bool = False) -> list[SeriesRow]:
+        return [
+            SeriesRow(
+                start=self.edges[index],
+                end=self.edges[index + 1],
+                group=dict(zip(self.group_by, group, strict=True)),
+                quantity=None if spans_meters else item.quantity,
+                amount=item.amount,
+            )
+            for (index, group), item in sorted(self.sums.items(), key=_by_time_then_group)
+        ]
+
+    def _add(self, index: int, group: Group | None, quantity: Decimal, amount: Decimal) -> None:
+        if index >= 0 and group is not None:
+            self.sums.setdefault((index, group), _Sum()).add(quantity, amount)
+
+    def _group(self, names: Mapping[str, str], dimensions: Dimensions) -> Group | None:
+        """The group of these dimension values; None for what the filters leave out."""
+        if any(dimensions.get(name) != value for name, value in self.filters.items() if name not in _NAMES):
+            return None
+        return tuple(names[name] if name in names else dimensions.get(name) for name in self.group_by)
+
+
 def _by_time_then_group(entry: tuple[tuple[int, Group], _Sum]) -> tuple[int, list[tuple[bool, str]]]:
     (index, group), _ = entry
     return index, [(value is None, value or "") for value in group]
-
-
-def _priced(
-    customer: Customer, edges: Sequence[datetime], unit: str, filters: Mapping[str, str]
-) -> list[tuple[BillingPeriod, PriceTerms]]:
-    """The prices that the question is about, in each billing period that it touches."""
-    found = list(periods(customer, starts_at=edges[0], ends_at=edges[-1]))
-    by_version = terms_by_version({period.version_id for period in found})
-    return [
-        (period, item)
-        for period in found
-        for item in by_version[period.version_id]
-        if item.terms.unit == unit
-        and filters.get("price", item.price.key) == item.price.key
-        and filters.get("meter", item.meter.key) == item.meter.key
-    ]
-
-
-def _growths(
-    customer: Customer,
-    priced: Sequence[tuple[BillingPeriod, PriceTerms]],
-    edges: Sequence[datetime],
-    group_by: Sequence[str],
-    filters: Mapping[str, str],
-) -> Iterator[tuple[int, Group, Decimal, Decimal]]:
-    """(bucket, group, quantity, amount) of everything that grew inside the range."""
-    last = edges[-1]
-    cuts = sorted({*edges, *(cut for period, _ in priced for cut in (period.starts_at, min(period.ends_at, last)))})
-    usage = _usage(customer, cuts, _meters(item for _, item in priced))
-    for period, item in priced:
-        tally = Tally(item.terms, partial(_group, item, group_by, filters))
-        begin, end = bisect_left(cuts, period.starts_at), bisect_left(cuts, min(period.ends_at, last))
-        for cut, counted in zip(cuts[begin:end], usage[begin:end], strict=True):
-            index = bisect_right(edges, cut) - 1
-            for growth in tally.grow(counted[item.meter.pk]):
-                # Before the range it only matters what has been used up: tiers, included quantity.
-                if index >= 0 and growth.group is not None:
-                    yield index, growth.group, growth.quantity, growth.amount
-
-
-def _group(
-    item: PriceTerms, group_by: Sequence[str], filters: Mapping[str, str], dimensions: Dimensions
-) -> Group | None:
-    """The group of these dimension values; None for what the filters leave out."""
-    if any(dimensions.get(name) != value for name, value in filters.items() if name not in _NAMES):
-        return None
-    names = {"price": item.price.key, "meter": item.meter.key}
-    return tuple(names[name] if name in names else dimensions.get(name) for name in group_by)
 
 
 # --- counters -----------------------------------------------------------------------------------------------
