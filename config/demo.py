@@ -29,7 +29,10 @@ from typing import Any, Final
 from config import embedded
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-WEB: Final = "-m granian --interface wsgi --workers 2 --blocking-threads 4 --no-ws --respawn-failed-workers"
+# Granian waits for ever for a worker that was told to stop while it started, hence the timeout.
+WEB: Final = "-m granian --interface wsgi --workers 2 --blocking-threads 4 --no-ws --respawn-failed-workers " + (
+    "--workers-kill-timeout 5"
+)
 WORKER: Final = "-m celery -A config worker -B -P threads -c 4 -l WARNING " + (
     "--without-gossip --without-mingle --without-heartbeat"
 )
@@ -294,23 +297,34 @@ def _be_a_good_parent() -> None:
 
 
 def _stop(demo: Demo) -> None:
-    """End every child and what they left, first politely. The servers come after, when nobody needs them."""
+    """End every child and what they left. The servers come after, when nobody needs them.
+
+    A child is asked first and ends its own workers; whoever is late is killed with its whole group.
+    """
     for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, signal.SIG_IGN)
     (demo.var / "demo.json").unlink(missing_ok=True)
     _say("\nStopping.")
-    for message, patience in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, STOP_SECONDS)):
+    for child in demo.children.values():
+        child.terminate()
+    if not _all_end(demo, signal.SIGTERM):
         for child in demo.children.values():
             with suppress(ProcessLookupError):
-                os.killpg(child.pid, message)
-        deadline = time.monotonic() + patience
-        while remaining := _remaining(demo):
-            for adopted in remaining - {child.pid for child in demo.children.values()}:
-                with suppress(ProcessLookupError):
-                    os.kill(adopted, message)
-            if time.monotonic() > deadline:
-                break
-            time.sleep(0.05)
+                os.killpg(child.pid, signal.SIGKILL)
+        _all_end(demo, signal.SIGKILL)
+
+
+def _all_end(demo: Demo, message: signal.Signals) -> bool:
+    """Wait until our children have ended, those too that we adopted: they get the message."""
+    deadline = time.monotonic() + STOP_SECONDS
+    while remaining := _remaining(demo):
+        for adopted in remaining - {child.pid for child in demo.children.values()}:
+            with suppress(ProcessLookupError):
+                os.kill(adopted, message)
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def _remaining(demo: Demo) -> set[int]:
