@@ -1,5 +1,6 @@
 """Celery finds the rooms' tasks here."""
 
+from billing.metering.tasks import make_partitions, purge_identities, replay_unmatched
 from billing.notifications.tasks import deliver
 
-__all__ = ["deliver"]
+__all__ = ["deliver", "make_partitions", "purge_identities", "replay_unmatched"]

@@ -27,6 +27,12 @@ app.conf.update(
             "options": {"expires": 2},
         },
         "make-partitions": {"task": "billing.metering.tasks.make_partitions", "schedule": 3600.0},
+        "replay-unmatched": {
+            "task": "billing.metering.tasks.replay_unmatched",
+            "schedule": 30.0,
+            "options": {"expires": 60},
+        },
+        "purge-identities": {"task": "billing.metering.tasks.purge_identities", "schedule": 3600.0},
     },
 )
 app.autodiscover_tasks()

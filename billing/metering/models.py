@@ -4,6 +4,7 @@ import uuid
 from functools import partial
 
 from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import BrinIndex
 from django.db import models
 from django.db.models.functions import Now
 
@@ -59,6 +60,10 @@ class EventIdentity(models.Model):
     payload = models.UUIDField()
     recorded_at = models.DateTimeField()
     permanent = models.BooleanField(default=False)
+
+    class Meta:
+        # Rows lie in the order they were recorded, so a few pages tell where the old ones are.
+        indexes = [BrinIndex(fields=["recorded_at"], name="identity_recorded_at", autosummarize=True)]
 
     def __str__(self) -> str:
         return str(self.digest)

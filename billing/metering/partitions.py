@@ -1,6 +1,6 @@
 """Monthly partitions of the events, made ahead by the owner of the database."""
 
-from django.db import connections
+from django.db import connections, transaction
 
 MONTHS_AHEAD = 3
 
@@ -34,7 +34,9 @@ END $$
 
 def make_ahead() -> None:
     """Makes this month's partition and the next ones, where they are missing."""
-    with connections["owner"].cursor() as cursor:
+    with transaction.atomic(using="owner"), connections["owner"].cursor() as cursor:
+        # Making one locks the table for a moment: rather try again in an hour than queue every request behind it.
+        cursor.execute("SET LOCAL lock_timeout = '2s'")
         cursor.execute(
             "SELECT make_usageevent_partition((date_trunc('month', now()) + month * interval '1 month')::date)"
             " FROM generate_series(0, %s) AS month",

@@ -139,6 +139,13 @@ def refused() -> QuerySet[RefusedItems]:
     return RefusedItems.objects.filter(pk__in=latest).select_related("api_key").annotate(total=Subquery(total))
 
 
+def refused_of_source(source: str) -> list[tuple[str, int, str, str]]:
+    """Code, number of items, detail and sample of what was refused from this source, the most frequent first."""
+    rows = RefusedItems.objects.filter(source=source).values("code", "detail")
+    found = rows.annotate(total=Sum("items"), latest=Max("sample")).order_by("-total", "code")
+    return [(row["code"], row["total"], row["detail"], row["latest"]) for row in found]
+
+
 # --- days and quarter hours -------------------------------------------------------------------------------------
 
 _DAY: Final = timedelta(days=1)

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
@@ -14,12 +14,16 @@ from accounts.models import ApiKey
 from billing.metering import counting, decoding, folding, queries, store
 from billing.metering.counting import InvalidValue
 from billing.metering.decoding import Refusal
+from billing.metering.importing import Fingerprint
+from billing.metering.importing import Options as ImportOptions
 from billing.metering.judging import DEFAULT_SOURCE, Event, Window, judge, window
-from billing.metering.models import Aggregation, Meter, UnmatchedReason, Watermark
+from billing.metering.models import Aggregation, ImportRun, Meter, UnmatchedReason, Watermark
 from billing.money import plain
 from billing.periods import starts_on_quarter
 
 MOST_REPLAYED: Final = 5_000  # unmatched events that one transaction moves
+IDENTITIES_KEPT: Final = timedelta(days=42)  # longer than events are accepted back
+MOST_FORGOTTEN: Final = 10_000  # identities in one transaction
 _SAMPLE: Final = 1_000  # characters kept of a refused item
 
 
@@ -69,7 +73,7 @@ def ingest(
     as a whole cannot be read.
     """
     cut = decoding.split(body, content_type)
-    events, refused = _judged(cut, window(at, backfill=backfill))
+    events, refused = _judged(cut.items, cut.shape, window(at, backfill=backfill))
     return record(events=events, refused=refused, api_key=api_key, at=at, permanent=backfill)
 
 
@@ -92,16 +96,22 @@ def record(
     return answer
 
 
-def _judged(cut: decoding.Body, taken: Window) -> tuple[list[Event], list[Refused]]:
+def _judged(
+    items: Sequence[bytes | Refusal], shape: decoding.Shape, taken: Window, source: str = ""
+) -> tuple[list[Event], list[Refused]]:
+    """Items that are events, and those that are refused; these count for `source` where they name none."""
     events: list[Event] = []
     refused: list[Refused] = []
-    for index, item in enumerate(cut.items):
+    for index, item in enumerate(items):
         try:
-            events.append(judge(decoding.read(item, cut.shape), index, taken))
+            if isinstance(item, Refusal):
+                raise item
+            events.append(judge(decoding.read(item, shape), index, taken))
         except Refusal as refusal:
-            event_id, source = decoding.names(item)
-            sample = item[: 4 * _SAMPLE].decode(errors="ignore")[:_SAMPLE]
-            refused.append(Refused(index, event_id, source, refusal, sample))
+            raw = b"" if isinstance(item, Refusal) else item
+            event_id, named = decoding.names(raw)
+            sample = raw[: 4 * _SAMPLE].decode(errors="ignore")[:_SAMPLE]
+            refused.append(Refused(index, event_id, named or source, refusal, sample))
     return events, refused
 
 
@@ -217,6 +227,47 @@ def replay_unmatched(*, customer_keys: Sequence[str] = (), event_types: Sequence
     store.keep_unmatched(invalid, UnmatchedReason.INVALID_VALUE)
     store.name_missing_meters(customer_keys)
     return len(moved)
+
+
+def purge_identities(*, at: datetime) -> int:
+    """Forget identities that no sender can repeat any more, in short transactions; how many."""
+    purged = 0
+    while number := store.forget_identities(at - IDENTITIES_KEPT, MOST_FORGOTTEN):
+        purged += number
+    return purged
+
+
+# --- importing ----------------------------------------------------------------------------------------------------
+
+
+def start_import(*, file: Fingerprint, options: ImportOptions, name: str, at: datetime) -> ImportRun:
+    """The run of this file with these options: a new one, or the one that was interrupted or finished before."""
+    run, _ = ImportRun.objects.get_or_create(
+        digest=file.digest, mapping_digest=options.digest(), defaults={"name": name, "started_at": at}
+    )
+    return run
+
+
+@transaction.atomic
+def import_rows(*, run: ImportRun, rows: Sequence[tuple[int, bytes | Refusal]], at: datetime) -> IngestAnswer:
+    """Take the next rows of a file, which begin after `run.next_row`, and note how far it has come, at once.
+
+    Their identities are the file's digest and the row's number, and are kept for ever: a row is imported once.
+    """
+    run = ImportRun.objects.select_for_update().get(pk=run.pk)
+    rows = [row for row in rows if row[0] > run.next_row]  # another process may have taken some
+    items = [item for _, item in rows]
+    events, refused = _judged(items, decoding.Shape.NATIVE, window(at, backfill=True), source=run.digest)
+    answer = record(events=events, refused=refused, api_key=None, at=at, permanent=True)
+    run.next_row = rows[-1][0] if rows else run.next_row
+    run.accepted += answer.accepted + answer.unmatched
+    run.refused += answer.rejected + answer.conflict
+    run.save(update_fields=["next_row", "accepted", "refused"])
+    return answer
+
+
+def finish_import(*, run: ImportRun, at: datetime) -> None:
+    ImportRun.objects.filter(pk=run.pk, finished_at=None).update(finished_at=at)
 
 
 # --- counting -----------------------------------------------------------------------------------------------------

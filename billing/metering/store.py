@@ -274,6 +274,19 @@ def payloads(digests: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def forget_identities(before: datetime, most: int) -> int:
+    """Delete identities recorded before an instant, except permanent ones. How many went."""
+    with connection.cursor() as cursor:
+        cursor.execute(_FORGET, [before, most])
+        return int(cursor.rowcount)
+
+
+_FORGET: Final = """
+DELETE FROM billing_eventidentity WHERE digest IN (
+    SELECT digest FROM billing_eventidentity WHERE recorded_at < %s AND NOT permanent LIMIT %s
+)
+"""
+
 _CLAIM_SINGLY: Final = """
 INSERT INTO billing_eventidentity (permanent, digest, payload, recorded_at)
 SELECT %(permanent)s, digest, payload, recorded_at
