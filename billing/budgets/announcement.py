@@ -51,6 +51,7 @@ def context(facts: Facts) -> dict[str, Any]:
         "exceeded": left < 0,
         "left": money.display(left.copy_abs(), unit),
         "also": levels[1:],
+        "pace": _pace(facts),
         "contributors": _contributors(facts),
         "as_of": instant_text(facts.as_of, facts.period.timezone),
         "alert": facts.alerts[0].public_id if facts.alerts else "",
@@ -91,6 +92,27 @@ def instant_text(at: datetime, zone: str) -> str:
 
 def budget_url(customer: Customer) -> str:
     return f"{settings.BASE_URL}/c/{customer.key}/#budget"
+
+
+def _pace(facts: Facts) -> str:
+    """Where this is heading, for instance "limit reached about Thu 26 Nov; period end about $2,090.00 to $2,340.00"."""
+    budget, period = facts.budget, facts.period
+    ahead = queries.outlook(budget.customer, unit=budget.unit, period=period, spent=facts.value, as_of=facts.as_of)
+    if ahead is None or ahead.low is None or ahead.high is None:
+        return ""
+    low, high = (money.display(_about(amount), budget.unit) for amount in (ahead.low, ahead.high))
+    end = f"period end about {low} to {high}" if low != high else f"period end about {low}"
+    crosses_at = ahead.crosses_at(budget.amount)
+    if facts.value >= budget.amount:
+        return end
+    if crosses_at is None:
+        return f"the budget lasts; {end}"
+    return f"limit reached about {crosses_at.astimezone(ZoneInfo(period.timezone)):%a %-d %b}; {end}"
+
+
+def _about(amount: Decimal) -> Decimal:
+    """Three digits: more would promise what a forecast cannot keep."""
+    return amount.quantize(Decimal(1).scaleb(amount.adjusted() - 2), context=money.CONTEXT) if amount else amount
 
 
 def _contributors(facts: Facts) -> list[dict[str, Any]]:

@@ -6,6 +6,8 @@ refused by name, never ignored: a budget that is not watched as asked would be w
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
 from typing import Any, Final
 
 from django.urls import path
@@ -135,10 +137,52 @@ class AlertBody(serializers.Serializer[Any]):
     deliveries = DeliveryBody(many=True)
 
 
+class CrossingBody(serializers.Serializer[Any]):
+    id = serializers.CharField(help_text="The budget's id.")
+    crosses_at = InstantField(allow_null=True, help_text="When it is reached; null if not in this period.")
+
+
+class ForecastBody(serializers.Serializer[Any]):
+    """Where the billing period will end, with the range in which four of five forecasts hold."""
+
+    unit = serializers.CharField()
+    expected = ExactDecimalField(allow_null=True)
+    low = ExactDecimalField(allow_null=True)
+    high = ExactDecimalField(allow_null=True)
+    method = serializers.CharField(help_text="How it was made, or what is missing.")
+    enough_data = serializers.BooleanField()
+    budgets = CrossingBody(many=True)
+
+
 class ToldBody(serializers.Serializer[Any]):
     """Who was sent the mail."""
 
     recipients = serializers.ListField(child=serializers.EmailField())
+
+
+def forecast_answer(one: queries.Outlook) -> dict[str, Any]:
+    """A forecast as the API writes it."""
+    found = one.forecast
+    crossings = [(budget.public_id, found.crosses_at(budget.amount)) for budget in one.budgets]
+    return {
+        "unit": one.unit,
+        "expected": _plain(found.expected),
+        "low": _plain(found.low),
+        "high": _plain(found.high),
+        "method": found.method,
+        "enough_data": found.enough_data,
+        "budgets": [
+            {"id": budget.public_id, "crosses_at": _instant(found.crosses_at(budget.amount))} for budget in one.budgets
+        ],
+    }
+
+
+def _plain(amount: Decimal | None) -> str | None:
+    return None if amount is None else money.plain(amount)
+
+
+def _instant(at: datetime | None) -> str | None:
+    return None if at is None else plain_instant(at)
 
 
 def page_of(name: str, row: Callable[..., serializers.BaseSerializer[Any]]) -> serializers.Serializer[Any]:
@@ -202,7 +246,7 @@ def _delivery_answer(message: OutboxMessage) -> dict[str, Any]:
         "channel": message.channel,
         "recipient": message.recipient,
         "status": message.status,
-        "sent_at": plain_instant(message.sent_at) if message.sent_at else None,
+        "sent_at": _instant(message.sent_at),
     }
 
 
@@ -292,6 +336,20 @@ class Alerts(ApiView):
         return Response({**page.data, "data": alert_answers(page.data["data"])})
 
 
+class ForecastView(ApiView):
+    """Where the billing period will end, in each unit of a budget and in the customer's currency."""
+
+    customer_key_may_read = True
+
+    @extend_schema(
+        operation_id="customers_forecast",
+        responses=inline_serializer("Forecasts", {"data": ForecastBody(many=True)}),
+    )
+    def get(self, request: Request, key: str) -> Response:
+        customer = customer_or_404(request, key)
+        return Response({"data": [forecast_answer(one) for one in queries.outlooks(customer, clock.now())]})
+
+
 def _asked_customer(request: Request, query: Mapping[str, Any]) -> Customer | None:
     """The customer that the query names, else the key's own, else None for all."""
     if key := query.get("customer"):
@@ -322,5 +380,6 @@ urlpatterns = [
     path("budgets", Budgets.as_view(), name="api-budgets"),
     path("budgets/<str:budget_id>", OneBudget.as_view(), name="api-budget"),
     path("budgets/<str:budget_id>/test", BudgetTest.as_view(), name="api-budget-test"),
+    path("customers/<str:key>/forecast", ForecastView.as_view(), name="api-forecast"),
     path("alerts", Alerts.as_view(), name="api-alerts"),
 ]

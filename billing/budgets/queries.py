@@ -3,20 +3,30 @@
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import ROUND_DOWN, Decimal
+from itertools import dropwhile
+from typing import Final
 
-from django.db.models import Prefetch, QuerySet
+from django.db.models import Min, Prefetch, QuerySet
 
 from accounts.models import Customer
 from billing import money
 from billing.budgets import evaluation
 from billing.budgets.evaluation import Direction
+from billing.budgets.forecast import Forecast, forecast
 from billing.budgets.models import Alert, AlertDirection, Budget, Threshold
 from billing.budgets.recipients import addresses
+from billing.metering import queries as metering
+from billing.metering.models import DimensionSet
+from billing.periods import Interval
 from billing.rating import queries as rating
 from billing.subscriptions import queries as subscriptions
 from billing.subscriptions.models import BillingPeriod, PeriodStatus
+
+_HOUR: Final = timedelta(hours=1)
+_HISTORY: Final = timedelta(weeks=12)
+_MOST_SETS: Final = 200
 
 type History = Mapping[int, Collection[tuple[int, Direction]]]
 
@@ -45,6 +55,15 @@ class BudgetStatus:
     left: Decimal
     percent: Decimal
     thresholds: tuple[ThresholdStatus, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """The forecast in one unit, and the budgets that it concerns."""
+
+    unit: str
+    forecast: Forecast
+    budgets: tuple[Budget, ...]
 
 
 def budgets(customer: Customer) -> QuerySet[Budget]:
@@ -90,6 +109,46 @@ def status(customer: Customer, at: datetime) -> list[BudgetStatus]:
     values = {unit: used(customer, unit=unit, period=period) for unit in {budget.unit for budget in found}}
     standing = _standing_alerts(customer, period)
     return [_status(budget, period, values[budget.unit], standing) for budget in found]
+
+
+def outlooks(customer: Customer, at: datetime) -> list[Outlook]:
+    """Where the current billing period will end, in the customer's currency and in each unit of a budget."""
+    period = subscriptions.current_period(customer, at)
+    if period is None:
+        return []
+    as_of = metering.counted_through(customer)
+    mine = list(budgets(customer))
+    found = []
+    for unit in sorted({customer.currency, *(budget.unit for budget in mine)}):
+        spent = used(customer, unit=unit, period=period)
+        if ahead := outlook(customer, unit=unit, period=period, spent=spent, as_of=as_of):
+            found.append(Outlook(unit, ahead, tuple(budget for budget in mine if budget.unit == unit)))
+    return found
+
+
+def outlook(
+    customer: Customer, *, unit: str, period: BillingPeriod, spent: Decimal, as_of: datetime
+) -> Forecast | None:
+    """Where the period will end, from `spent` so far and the hours of up to twelve weeks.
+
+    None for a period that is not running, and for a customer with so many dimension sets that it would take long.
+    """
+    sets = DimensionSet.objects.filter(customer=customer)[: _MOST_SETS + 1].count()
+    if not period.starts_at <= as_of < period.ends_at or sets > _MOST_SETS:
+        return None
+    hourly = _hourly(customer, unit, as_of)
+    whole = Interval(period.starts_at, period.ends_at)
+    return forecast(spent=spent, hourly=hourly, period=whole, now=as_of)
+
+
+def _hourly(customer: Customer, unit: str, as_of: datetime) -> dict[datetime, Decimal]:
+    """Spend by the UTC hour, from the first hour with any to the last whole one."""
+    first = BillingPeriod.objects.filter(customer=customer).aggregate(first=Min("starts_at"))["first"]
+    end = as_of.replace(minute=0, second=0, microsecond=0)
+    start = max(end - _HISTORY, first.replace(minute=0))
+    edges = [start + _HOUR * hour for hour in range((end - start) // _HOUR + 1)]
+    rows = rating.rated_series(customer, edges=edges, unit=unit) if len(edges) > 1 else []
+    return {row.start: row.amount for row in dropwhile(lambda row: not row.amount, rows)}
 
 
 def alerts(customer: Customer | None = None, *, direction: str | None = None) -> QuerySet[Alert]:

@@ -28,9 +28,9 @@ def work(db) -> Meter:
     return make_meter("work", dimensions=["model", "api_key"])
 
 
-def subscribe(customer: Customer) -> None:
+def subscribe(customer: Customer, starts_at: datetime = NOVEMBER) -> None:
     prices = (PriceSpec("work", "work", "USD", Decimal(1)),)
-    make_subscription(customer, make_version(make_plan(), prices=prices), NOVEMBER)
+    make_subscription(customer, make_version(make_plan(), prices=prices), starts_at)
 
 
 @pytest.fixture

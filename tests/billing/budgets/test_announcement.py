@@ -5,12 +5,13 @@ from decimal import Decimal
 
 import pytest
 
+from accounts.models import Customer
 from billing.budgets import services
 from billing.errors import Conflict
 from billing.notifications import mail
 from billing.notifications import services as notifications
 from billing.notifications.models import OutboxMessage
-from tests.billing.budgets.conftest import AT, make_budget, spend, watch
+from tests.billing.budgets.conftest import AT, make_budget, percents, spend, watch
 
 THEN = AT + timedelta(minutes=1)
 SECRET = "sk-abcdefghijklmnopqrstuvwxyz0123456789"
@@ -77,6 +78,42 @@ def test_a_retry_says_what_the_first_attempt_said(crossed, subscribed):
 
     crossed.refresh_from_db()
     assert mail.text(crossed) == before
+
+
+def pace(customer: Customer) -> str:
+    [message] = OutboxMessage.objects.filter(customer=customer)
+    return message.context["pace"]
+
+
+def spend_daily(customer: Customer, dollars: object, days: int = 14) -> None:
+    for day in range(days, 0, -1):
+        spend(customer, dollars, at=AT - timedelta(days=day))
+
+
+def test_with_days_of_usage_the_mail_says_when_the_limit_will_be_reached(subscribed):
+    make_budget(subscribed)
+    spend_daily(subscribed, 100)
+
+    watch(subscribed)
+
+    assert pace(subscribed) == "limit reached about Fri 20 Nov; period end about $2,520.00 to $3,480.00"
+    message = OutboxMessage.objects.get()
+    assert f"At this pace   {pace(subscribed)}\n" in mail.text(message)
+    assert pace(subscribed) in mail.html(message)
+
+
+def test_a_budget_that_lasts_says_so(subscribed):
+    make_budget(subscribed, thresholds=percents(20))
+    spend_daily(subscribed, 40)
+
+    watch(subscribed)
+
+    assert pace(subscribed).startswith("the budget lasts; period end about ")
+
+
+def test_without_three_days_of_usage_there_is_no_pace(subscribed, crossed):
+    assert pace(subscribed) == ""
+    assert "At this pace" not in mail.text(crossed) + mail.html(crossed)
 
 
 def test_an_exceeded_budget_says_by_how_much(subscribed):

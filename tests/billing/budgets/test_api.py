@@ -1,12 +1,13 @@
 """Budgets and alerts over HTTP, as programs see them."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import pytest
 
 from billing.budgets.models import Budget
 from billing.notifications import services as notifications
-from tests.billing.budgets.conftest import make_budget, spend, watch
+from tests.billing.budgets.conftest import make_budget, spend, subscribe, watch
 from tests.factories import bearer, make_api_key
 
 BUDGETS = "/api/v1/budgets"
@@ -32,6 +33,13 @@ def ask(client, operator):
         return getattr(client, method)(path, data=body, content_type="application/json", **bearer(secret))
 
     return ask
+
+
+@pytest.fixture
+def current(acme, work):
+    """Acme, in a billing period that began ten days ago."""
+    subscribe(acme, datetime.now(UTC) - timedelta(days=10))
+    return acme
 
 
 def body(**changes: object) -> dict[str, object]:
@@ -267,3 +275,39 @@ def test_a_test_without_a_subscription_is_a_conflict(acme, ask):
     answer = ask("post", f"{BUDGETS}/{made['id']}/test")
 
     assert (answer.status_code, answer.json()["code"]) == (409, "no_subscription")
+
+
+# --- forecast -------------------------------------------------------------------------------------------------
+
+
+def test_a_forecast_says_so_when_there_is_not_enough_data(current, ask):
+    budget = make_budget(current)
+
+    [forecast] = ask("get", "/api/v1/customers/acme/forecast").json()["data"]
+
+    assert "Not enough data yet" in forecast.pop("method")
+    assert forecast == {
+        "unit": "USD",
+        "expected": None,
+        "low": None,
+        "high": None,
+        "enough_data": False,
+        "budgets": [{"id": budget.public_id, "crosses_at": None}],
+    }
+
+
+def test_a_forecast_says_where_the_period_ends_and_when_a_budget_is_reached(current, ask):
+    make_budget(current, amount=Decimal(51))
+    for days in range(5, 0, -1):
+        spend(current, 10, at=datetime.now(UTC) - timedelta(days=days))
+
+    [forecast] = ask("get", "/api/v1/customers/acme/forecast").json()["data"]
+
+    assert forecast["enough_data"] is True
+    assert Decimal(forecast["low"]) < Decimal(forecast["expected"]) < Decimal(forecast["high"])
+    assert forecast["budgets"][0]["crosses_at"].endswith("Z")
+
+
+def test_without_a_subscription_there_is_nothing_to_forecast(acme, ask, customer_key):
+    assert ask("get", "/api/v1/customers/acme/forecast", None, customer_key).json() == {"data": []}
+    assert ask("get", "/api/v1/customers/globex/forecast", None, customer_key).status_code == 404
