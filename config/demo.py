@@ -115,6 +115,9 @@ def main() -> int:
     except (DemoError, embedded.EmbeddedError) as error:
         _say(f"\n{error}")
         return 1
+    except PermissionError as error:
+        _say(f"\n{error}: run as the owner of the data folder, or choose another one with VAR=.")
+        return 1
     return 0
 
 

@@ -182,7 +182,9 @@ def _private_folder(folder: Path) -> None:
     folder.mkdir(mode=0o700, exist_ok=True)
     info = folder.lstat()
     if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid() or stat.S_IMODE(info.st_mode) & 0o077:
-        raise EmbeddedError(f"{folder} must be a folder of this user with mode 0700. Remove it and start again.")
+        raise EmbeddedError(
+            f"{folder} must belong to this user with mode 0700: run as its owner, or choose another VAR=."
+        )
 
 
 @contextmanager
