@@ -107,7 +107,7 @@ def status(customer: Customer, at: datetime) -> list[BudgetStatus]:
     if not period or not found:
         return []
     values = {unit: used(customer, unit=unit, period=period) for unit in {budget.unit for budget in found}}
-    standing = _standing_alerts(customer, period)
+    standing = standing_alerts(customer, period)
     return [_status(budget, period, values[budget.unit], standing) for budget in found]
 
 
@@ -182,7 +182,7 @@ def level(budget: Budget, threshold: Threshold) -> Decimal:
     return evaluation.level(budget.amount, percent=threshold.percent, amount=threshold.amount)
 
 
-def _standing_alerts(customer: Customer, period: BillingPeriod) -> dict[int, Alert]:
+def standing_alerts(customer: Customer, period: BillingPeriod) -> dict[int, Alert]:
     """By threshold: the alert that fired in this period and has not resolved."""
     standing: dict[int, Alert] = {}
     for alert in Alert.objects.filter(customer=customer, period_start=period.starts_at).order_by("id"):

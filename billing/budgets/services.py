@@ -83,8 +83,11 @@ def update_budget(
     return _judge_now(budget, at=at)
 
 
+@transaction.atomic
 def archive_budget(*, budget: Budget, at: datetime) -> None:
     """Stop watching it. Its alerts stay."""
+    metering.claim(customer_id=budget.customer_id)
+    metering.publish(customer_id=budget.customer_id)
     Budget.objects.filter(pk=budget.pk, archived_at=None).update(archived_at=at)
 
 
@@ -156,7 +159,9 @@ def _of_level(free: Iterable[Threshold], spec: ThresholdSpec) -> Threshold | Non
 
 
 def _judge_now(budget: Budget, *, at: datetime) -> Budget:
-    """After an edit: what the counters say now is already above, not crossed. Returns the budget as it is stored."""
+    """After an edit: what the counters say now is already above, not crossed; open pages are told. Returns the budget
+    as it is stored."""
+    metering.publish(customer_id=budget.customer_id)
     budget = queries.with_thresholds(Budget.objects.filter(pk=budget.pk)).get()
     period = subscriptions.current_period(budget.customer, at)
     if period is not None and at < period.ends_at:
