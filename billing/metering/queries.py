@@ -16,7 +16,15 @@ from django.db.models import Max, OuterRef, QuerySet, Subquery, Sum
 from django.db.models.functions import Coalesce
 
 from accounts.models import Customer
-from billing.metering.models import Meter, RefusedItems, UnmatchedEvent, UsageBucket, UsageDelta, UsageEvent
+from billing.metering.models import (
+    Meter,
+    RefusedItems,
+    UnmatchedEvent,
+    UsageBucket,
+    UsageDay,
+    UsageDelta,
+    UsageEvent,
+)
 from billing.periods import starts_on_quarter
 
 
@@ -99,6 +107,9 @@ def counted_through(customer: Customer) -> datetime:
     return freshness(customer).counted_through
 
 
+def has_usage(customer: Customer) -> bool:
+    """Whether anything of the customer was ever counted."""
+    return UsageDay.objects.filter(customer=customer).exists()
 def is_counted(meter: Meter) -> bool:
     """Whether events were counted with it, which freezes what gives them their meaning."""
     return UsageDelta.objects.filter(meter=meter).exists() or UsageBucket.objects.filter(meter=meter).exists()
