@@ -1,10 +1,15 @@
 """Headers that no view should have to remember."""
 
 from collections.abc import Callable
+from http import HTTPStatus
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse
+from django.contrib.auth.middleware import LoginRequiredMiddleware
+from django.contrib.auth.views import redirect_to_login
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.views.decorators.csp import csp_override
+
+type View = Callable[..., HttpResponseBase]
 
 
 class AdminCspMiddleware:
@@ -29,3 +34,19 @@ class NoStoreMiddleware:
         response = self.get_response(request)
         response.headers.setdefault("Cache-Control", "private, no-store")
         return response
+
+
+class SignInMiddleware(LoginRequiredMiddleware):
+    """Pages are for people who are signed in, unless they say otherwise; others are sent to sign in and back.
+
+    A fragment cannot be a sign-in page: htmx is told to leave the page that it is on, and to come back to it.
+    """
+
+    def handle_no_permission(
+        self, request: HttpRequest, view_func: Callable[..., HttpResponseBase]
+    ) -> HttpResponseBase:
+        htmx = getattr(request, "htmx", None)
+        if not htmx:
+            return super().handle_no_permission(request, view_func)
+        page = redirect_to_login(htmx.current_url_abs_path or "/", self.get_login_url(view_func))
+        return HttpResponse(status=HTTPStatus.UNAUTHORIZED, headers={"HX-Redirect": page.url})
