@@ -19,8 +19,10 @@ class Freshness:
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """One "Alert at" percent of the budget and, once it was crossed in this period, when."""
+    """One "Alert at" of the budget, as it was set ("80%" or "$1,900.00"), what percent that is, and since when it is
+    crossed in this period."""
 
+    text: str
     percent: Decimal
     fired_at: datetime | None
 
@@ -54,15 +56,14 @@ class BudgetView:
 
 @dataclass(frozen=True, slots=True)
 class AlertView:
-    """A threshold that was crossed in this period."""
+    """A threshold that was crossed in this period. `limit` is the budget's amount at that moment."""
 
     id: str
     budget: str
-    percent: Decimal
+    text: str
     value: Decimal
     limit: Decimal
     fired_at: datetime
-    mails: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +89,12 @@ class GrantView:
 
 @dataclass(frozen=True, slots=True)
 class CreditsView:
-    """What can still be drawn in one unit. `grants` in burn order; `next_expiry` is the first to lapse."""
+    """What can still be drawn in one unit, and what was used beyond it (`overage`). `grants` in burn order;
+    `next_expiry` is the first to lapse."""
 
     unit: str
     available: Decimal
+    overage: Decimal
     grants: tuple[GrantView, ...]
 
     @property

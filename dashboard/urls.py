@@ -2,8 +2,14 @@
 
 from django.urls import path
 
-from dashboard.views import theme
+from dashboard.views import budgets, customers, overview, theme
 
 urlpatterns = [
+    path("", customers.home, name="home"),
+    path("c/<str:key>/", overview.overview, name="overview"),
+    path("c/<str:key>/live", overview.live, name="overview-live"),
+    path("c/<str:key>/spend.csv", overview.download, name="overview-csv"),
+    path("c/<str:key>/budget", budgets.show, name="budget"),
+    path("c/<str:key>/budget/edit", budgets.edit, name="budget-edit"),
     path("theme", theme.choose, name="theme"),
 ]

@@ -1,0 +1,183 @@
+"""From a reading to what the page shows: pure arithmetic and choice of words."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from itertools import accumulate
+from zoneinfo import ZoneInfo
+
+from billing import money
+from billing.budgets import queries as budgets
+from billing.budgets.announcement import level_text
+from billing.metering import queries as metering
+from billing.rating.queries import SeriesRow
+from dashboard.overview import (
+    AlertView,
+    Breakdown,
+    BudgetView,
+    DayRow,
+    Freshness,
+    Overview,
+    Quantity,
+    ShareRow,
+    Threshold,
+)
+from dashboard.reading import Reading
+
+LATE = timedelta(seconds=10)  # events are counted within two seconds; beyond this the page says that they are not
+SHOWN = 8  # rows of a breakdown; the others are summed
+LABELS = {"api_key": "key"}
+
+_HUNDRED = Decimal(100)
+
+
+def overview(reading: Reading) -> Overview:
+    """Everything that the page shows."""
+    freshness = freshness_view(reading.freshness, reading.timezone)
+    used = used_in(reading)
+    return Overview(
+        version=version_of(reading.freshness),
+        freshness=freshness,
+        unit=reading.unit,
+        timezone=reading.timezone,
+        period_start=reading.local(reading.interval.start),
+        period_end=reading.local(reading.interval.end),
+        plan=reading.period.version.plan.name if reading.period else None,
+        used=used,
+        budget=budget_view(reading),
+        alerts=_alerts(reading),
+        forecast=None,
+        credits=(),
+        days=_days(reading, freshness.data_to) if reading.has_usage else (),
+        breakdowns=tuple(_breakdown(reading, dimension) for dimension in reading.dimensions),
+    )
+
+
+def used_in(reading: Reading) -> Decimal:
+    """Spend of the period: the number that budgets watch."""
+    return money.total(day.amount for day in reading.days)
+
+
+# --- freshness ------------------------------------------------------------------------------------------------------
+
+
+def version_of(freshness: metering.Freshness) -> str:
+    """What an open page sends to ask whether it is current. Moves each hour too, for what depends on time alone."""
+    return f"{freshness.version}.{freshness.asked_at:%Y%m%d%H}"
+
+
+def freshness_view(found: metering.Freshness, timezone: str) -> Freshness:
+    return Freshness(
+        data_to=found.counted_through.astimezone(ZoneInfo(timezone)),
+        delayed=found.asked_at - found.counted_through > LATE,
+    )
+
+
+# --- budget and alerts ----------------------------------------------------------------------------------------------
+
+
+def budget_view(reading: Reading) -> BudgetView | None:
+    budget = reading.budget
+    if budget is None:
+        return None
+    used = used_in(reading)
+    return BudgetView(
+        id=budget.public_id,
+        name=budget.name,
+        amount=budget.amount,
+        used=used,
+        left=money.CONTEXT.subtract(budget.amount, used),
+        percent=budgets.percent_of(used, budget.amount),
+        thresholds=_thresholds(reading),
+        recipients=tuple(budget.recipients),
+    )
+
+
+def _thresholds(reading: Reading) -> tuple[Threshold, ...]:
+    """Lowest level first."""
+    budget, alerts = reading.budget, reading.standing_alerts
+    found = [
+        Threshold(
+            text=level_text(threshold, budget.unit),
+            percent=budgets.percent_of(budgets.level(budget, threshold), budget.amount),
+            fired_at=alerts[threshold.pk].created_at if threshold.pk in alerts else None,
+        )
+        for threshold in budget.thresholds.all()
+    ]
+    return tuple(sorted(found, key=lambda threshold: threshold.percent))
+
+
+def _alerts(reading: Reading) -> tuple[AlertView, ...]:
+    """Of the page's budget, the highest level first."""
+    budget = reading.budget
+    if budget is None:
+        return ()
+    thresholds = {threshold.pk: threshold for threshold in budget.thresholds.all()}
+    standing = [alert for alert in reading.standing_alerts.values() if alert.threshold_id in thresholds]
+    return tuple(
+        AlertView(
+            id=alert.public_id,
+            budget=budget.name,
+            text=level_text(thresholds[alert.threshold_id], budget.unit),
+            value=alert.value,
+            limit=alert.limit,
+            fired_at=alert.created_at,
+        )
+        for alert in sorted(standing, key=lambda alert: (-alert.level, alert.pk))
+    )
+
+
+# --- spend by day and by dimension ----------------------------------------------------------------------------------
+
+
+def _days(reading: Reading, data_to: datetime) -> tuple[DayRow, ...]:
+    """The days so far. A sender's clock may run ahead: a day to come that has usage is shown as well."""
+    cumulative = accumulate((day.amount for day in reading.days), money.CONTEXT.add)
+    return tuple(
+        DayRow(start=reading.local(day.start), amount=day.amount, cumulative=reached)
+        for day, reached in zip(reading.days, cumulative, strict=True)
+        if day.start <= data_to or day.amount
+    )
+
+
+def _breakdown(reading: Reading, dimension: str) -> Breakdown:
+    """Spend by the values of one dimension: the largest ones, and the others as one row."""
+    named: dict[str | None, list[SeriesRow]] = defaultdict(list)
+    for row in reading.groups:
+        named[row.group[dimension]].append(row)
+    total = money.total(row.amount for row in reading.groups)
+    rows = sorted((_share(reading, name, parts, total) for name, parts in named.items()), key=_by_amount)
+    label = LABELS.get(dimension, dimension.replace("_", " "))
+    shown = len(rows) if len(rows) <= SHOWN + 1 else SHOWN  # a row that says "1 other" would hide for nothing
+    rest = [part for row in rows[shown:] for part in named[row.name]]
+    return Breakdown(
+        title=f"By {label}",
+        label=label.capitalize(),
+        rows=tuple(rows[:shown]),
+        rest=_share(reading, f"{len(rows) - shown} others", rest, total) if rest else None,
+        total=total,
+    )
+
+
+def _by_amount(row: ShareRow) -> tuple[Decimal, str]:
+    return -row.amount, row.name or ""
+
+
+def _share(reading: Reading, name: str | None, parts: Sequence[SeriesRow], total: Decimal) -> ShareRow:
+    amount = money.total(part.amount for part in parts)
+    return ShareRow(
+        name=name,
+        amount=amount,
+        percent=money.mul_div(amount, _HUNDRED, total) if total else Decimal(0),
+        quantities=tuple(_quantities(reading, parts)),
+    )
+
+
+def _quantities(reading: Reading, parts: Iterable[SeriesRow]) -> Iterable[Quantity]:
+    """What was used, added up by unit: input and output tokens are both tokens."""
+    amounts: dict[str, Decimal] = {}
+    for part in parts:
+        unit = reading.meters[part.group["meter"]].unit
+        amounts[unit] = money.CONTEXT.add(amounts.get(unit, Decimal(0)), part.quantity)
+    return [Quantity(amount, unit) for unit, amount in amounts.items() if amount]

@@ -1,0 +1,100 @@
+"""What members write on a page. A refusal names the field and says what to write instead."""
+
+import re
+from decimal import Decimal
+
+from django import forms
+from django.core.exceptions import ValidationError
+
+from billing import money
+from billing.budgets.models import Budget
+
+
+class AmountField(forms.CharField):
+    """An exact number: "1250.50". No separators of thousands, because "2,500" means two numbers to two readers."""
+
+    widget = forms.TextInput(attrs={"inputmode": "decimal", "autocomplete": "off"})
+
+    def to_python(self, value: str | None) -> Decimal | None:
+        text = super().to_python(value)
+        return _number(text, "such as 2000 or 1250.50") if text else None
+
+    def prepare_value(self, value: object) -> object:
+        return money.plain(value) if isinstance(value, Decimal) else value
+
+
+class ListField(forms.CharField):
+    """Words separated by commas or line breaks, each once, in the order given."""
+
+    def to_python(self, value: str | None) -> tuple[str, ...]:
+        words = re.split(r"[\s,;]+", super().to_python(value) or "")
+        return tuple(dict.fromkeys(word for word in words if word))
+
+    def prepare_value(self, value: object) -> object:
+        return value if isinstance(value, str | None) else ", ".join(map(str, value))  # type: ignore[call-overload]
+
+
+class PercentsField(ListField):
+    """Percents, lowest first."""
+
+    widget = forms.TextInput(attrs={"inputmode": "text", "autocomplete": "off"})
+
+    def to_python(self, value: str | None) -> tuple[Decimal, ...]:
+        words = super().to_python((value or "").replace("%", " "))
+        return tuple(sorted({_number(word, "in percent, such as 50, 80, 100") for word in words}))
+
+    def prepare_value(self, value: object) -> object:
+        percents = [money.plain(each) for each in value] if isinstance(value, tuple) else value
+        return super().prepare_value(percents)
+
+
+def _number(text: str, example: str) -> Decimal:
+    try:
+        return money.parse_decimal(text)
+    except ValueError:
+        raise ValidationError(
+            '"%(text)s" is no number here. Write plain digits with a point for decimals, %(example)s.',
+            params={"text": text[:40], "example": example},
+        ) from None
+
+
+class BudgetForm(forms.Form):
+    """How much, when to be told, and who."""
+
+    name = forms.CharField(max_length=200)
+    amount = AmountField()
+    thresholds = PercentsField(
+        label="Alert at", required=False, help_text="Percent of the budget, separated by commas."
+    )
+    recipients = ListField(
+        label="Mail to",
+        widget=forms.Textarea(attrs={"rows": 2}),
+        help_text="owners, billing, or e-mail addresses of members, separated by commas.",
+    )
+
+    def __init__(self, *args: object, unit: str, budget: Budget | None, **kwargs: object) -> None:
+        super().__init__(*args, initial=_initial(budget), **kwargs)  # type: ignore[arg-type]
+        self.fields["amount"].label = f"Amount per billing period, in {unit}"
+
+    def refuse(self, error: ValidationError) -> None:
+        """Show what a service refused at the field it is about: "thresholds.0.percent" belongs to the thresholds."""
+        for path, sentences in error.message_dict.items():
+            field = path.split(".")[0]
+            for sentence in sentences:
+                self.add_error(field if field in self.fields else None, sentence)
+
+
+def _initial(budget: Budget | None) -> dict[str, object]:
+    if budget is None:
+        return {
+            "name": "Monthly budget",
+            "thresholds": (Decimal(50), Decimal(80), Decimal(100)),
+            "recipients": "owners",
+        }
+    percents = tuple(sorted(each.percent for each in budget.thresholds.all() if each.percent is not None))
+    return {
+        "name": budget.name,
+        "amount": budget.amount,
+        "thresholds": percents,
+        "recipients": budget.recipients,
+    }

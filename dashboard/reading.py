@@ -1,0 +1,141 @@
+"""What the pages ask billing about a customer's open period, each question once and all from one state of the database.
+
+All amounts come from the same cumulative rating, cut by days or by groups, so tile, chart, tables and CSV are equal
+by construction. The number of queries is fixed: it grows neither with prices, models, keys and days, nor with events.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from zoneinfo import ZoneInfo
+
+from django.db import connection, transaction
+
+from accounts.models import Customer
+from billing.budgets import queries as budgets
+from billing.budgets.models import Alert, Budget
+from billing.metering import queries as metering
+from billing.metering.models import Meter
+from billing.periods import Interval, buckets
+from billing.pricing.queries import PriceTerms, terms_by_version
+from billing.rating.queries import SeriesRow, rated_series
+from billing.subscriptions import queries as subscriptions
+from billing.subscriptions.models import BillingPeriod
+
+FIRST_DIMENSIONS = ("model", "api_key")  # what people ask for first
+
+
+@contextmanager
+def snapshot() -> Iterator[None]:
+    """Everything read inside sees one state of the database, that of the first query."""
+    if connection.in_atomic_block:  # the caller has chosen
+        yield
+        return
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        yield
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A customer at an instant. Attributes are read when they are first asked for, each once.
+
+    Read `freshness` first: a stamp that is older than the numbers promises too little, never too much.
+    """
+
+    customer: Customer
+    at: datetime
+
+    @cached_property
+    def freshness(self) -> metering.Freshness:
+        return metering.freshness(self.customer)
+
+    @cached_property
+    def period(self) -> BillingPeriod | None:
+        """The billing period of the oldest active subscription."""
+        return subscriptions.current_period(self.customer, self.at)
+
+    @cached_property
+    def interval(self) -> Interval:
+        """The billing period; the calendar month for a customer without one."""
+        if self.period:
+            return Interval(self.period.starts_at, self.period.ends_at)
+        return subscriptions.default_range(self.customer, self.at)
+
+    @cached_property
+    def timezone(self) -> str:
+        return self.period.timezone if self.period else self.customer.timezone
+
+    def local(self, instant: datetime) -> datetime:
+        """The instant as the customer's clock shows it."""
+        return instant.astimezone(ZoneInfo(self.timezone))
+
+    @cached_property
+    def budget(self) -> Budget | None:
+        """The budget of the page: the one that was made first."""
+        return budgets.budgets(self.customer).first()
+
+    @cached_property
+    def standing_alerts(self) -> Mapping[int, Alert]:
+        """By threshold: what fired in this period and still holds."""
+        return budgets.standing_alerts(self.customer, self.period) if self.period else {}
+
+    @cached_property
+    def unit(self) -> str:
+        """What the page counts in: the budget's unit, else the plan's currency, unless nothing is priced in it."""
+        if self.budget:
+            return self.budget.unit
+        if self.period is None:
+            return self.customer.currency
+        currency = self.period.version.plan.currency
+        units = [price.terms.unit for price in self.prices]
+        return currency if currency in units or not units else units[0]
+
+    @cached_property
+    def prices(self) -> list[PriceTerms]:
+        """Every price that holds in the interval."""
+        found = subscriptions.periods(self.customer, starts_at=self.interval.start, ends_at=self.interval.end)
+        versions = terms_by_version({period.version_id for period in found})
+        return [price for prices in versions.values() for price in prices]
+
+    @cached_property
+    def dimensions(self) -> tuple[str, ...]:
+        """What spend is broken down by: two dimensions of the priced meters, model and key where there are such."""
+        names = {name for price in self.prices for name in price.meter.dimensions}
+        first = [name for name in FIRST_DIMENSIONS if name in names]
+        return tuple([*first, *sorted(names - set(first))][:2])
+
+    @cached_property
+    def meters(self) -> Mapping[str, Meter]:
+        return {price.meter.key: price.meter for price in self.prices}
+
+    @cached_property
+    def has_usage(self) -> bool:
+        """Whether anything was ever counted, priced or not."""
+        return metering.has_usage(self.customer)
+
+    @cached_property
+    def days(self) -> Sequence[SeriesRow]:
+        """Spend of each local day of the interval, those to come included."""
+        return self.spend(self._day_edges)
+
+    @cached_property
+    def groups(self) -> Sequence[SeriesRow]:
+        """Spend of the interval by dimensions and meter."""
+        return self.spend((self.interval.start, self.interval.end), group_by=(*self.dimensions, "meter"))
+
+    @cached_property
+    def groups_by_day(self) -> Sequence[SeriesRow]:
+        """The same by day: sums to `days` and to `groups`, to the last place."""
+        return self.spend(self._day_edges, group_by=(*self.dimensions, "meter"))
+
+    @property
+    def _day_edges(self) -> tuple[datetime, ...]:
+        days = buckets(self.interval, "day", self.timezone)
+        return (self.interval.start, *(day.end for day in days))
+
+    def spend(self, edges: Sequence[datetime], *, group_by: Sequence[str] = ()) -> Sequence[SeriesRow]:
+        return rated_series(self.customer, edges=edges, unit=self.unit, group_by=group_by)

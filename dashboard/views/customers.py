@@ -1,0 +1,26 @@
+"""The way in: from the bare address to a customer's page."""
+
+from django.http import HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_safe
+
+from dashboard.http import Access, MemberRequest, memberships_of
+
+LAST = "customer"  # in the session: the key of the customer that was looked at last
+
+
+@require_safe
+def home(request: MemberRequest) -> HttpResponse:
+    """To the customer that was looked at last, else the first one; a page of its own for people without any."""
+    keys = [membership.customer.key for membership in memberships_of(request.user)]
+    if not keys:
+        return render(request, "dashboard/no_customer.html")
+    last = request.session.get(LAST)
+    return redirect("overview", last if last in keys else keys[0])
+
+
+def remember(request: MemberRequest, access: Access) -> None:
+    """Come back to this customer next time."""
+    key = access.customer.key
+    if not access.visiting and request.session.get(LAST) != key:
+        request.session[LAST] = key

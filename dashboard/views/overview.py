@@ -1,0 +1,73 @@
+"""The overview: one reading of the open period, as a page, as the fragment that keeps it live, and as CSV."""
+
+from django.http import HttpResponse, StreamingHttpResponse
+from django.shortcuts import render
+from django.template.defaultfilters import date
+from django.urls import reverse
+from django.utils import timezone
+from django.views.decorators.http import require_safe
+
+from billing import clock
+from billing.metering.queries import freshness as current_freshness
+from dashboard import building, charts, export
+from dashboard.examples import first_event
+from dashboard.http import Access, MemberRequest, customer_for
+from dashboard.overview import Freshness
+from dashboard.reading import Reading, snapshot
+from dashboard.views.customers import remember
+
+PAGE = "dashboard/overview.html"
+
+
+@require_safe
+def overview(request: MemberRequest, key: str) -> HttpResponse:
+    access = customer_for(request, key)
+    remember(request, access)
+    return _show(request, access, PAGE)
+
+
+@require_safe
+def live(request: MemberRequest, key: str) -> HttpResponse:
+    """What an open page asks every two seconds: nothing when it is current (one query), else the part that moves."""
+    access = customer_for(request, key)
+    found = current_freshness(access.customer)
+    if request.GET.get("v") != building.version_of(found):
+        return _show(request, access, f"{PAGE}#live")
+    return _stamped(HttpResponse(status=204), building.freshness_view(found, access.customer.timezone))
+
+
+@require_safe
+def download(request: MemberRequest, key: str) -> StreamingHttpResponse:
+    """Every row behind the page: its sums are the page's numbers, to the last place."""
+    access = customer_for(request, key)
+    with snapshot():
+        table = export.table(Reading(access.customer, clock.now()))
+    response = StreamingHttpResponse(export.lines(table), content_type="text/csv; charset=utf-8")
+    response["Content-Disposition"] = f'attachment; filename="{table.name}"'
+    return response
+
+
+def _show(request: MemberRequest, access: Access, template: str) -> HttpResponse:
+    reading = Reading(access.customer, clock.now())
+    with snapshot():
+        page = building.overview(reading)
+    with timezone.override(page.timezone):
+        context = {
+            **access.context,
+            "overview": page,
+            "budget": page.budget,
+            "unit": page.unit,
+            "edit_url": reverse("budget-edit", args=[access.customer.key]),
+            "figure": charts.cumulative_figure(page),
+            "sketch": charts.sketch(page),
+            "summary": charts.summary(page),
+            "first_event": None if page.has_usage else first_event(request, reading),
+        }
+        return _stamped(render(request, template, context), page.freshness)
+
+
+def _stamped(response: HttpResponse, freshness: Freshness) -> HttpResponse:
+    """With the time that the page shows beside "data to", so that it moves also when nothing else does."""
+    response["X-Data-To"] = date(freshness.data_to, "H:i:s T")
+    response["X-Data-Delayed"] = "true" if freshness.delayed else "false"
+    return response

@@ -1,0 +1,194 @@
+"""The budget card and its form, in place and as pages of their own."""
+
+from decimal import Decimal
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from accounts.models import Membership, Role
+from billing import clock
+from billing.budgets.models import Budget
+from billing.budgets.services import create_budget
+from billing.budgets.validation import ThresholdSpec
+
+pytestmark = pytest.mark.django_db
+D = Decimal
+
+HTMX = {"HX-Request": "true"}
+CARD, FORM = "/c/acme/budget", "/c/acme/budget/edit"
+SAID = {"name": "Production", "amount": "2000", "thresholds": "80, 50, 100", "recipients": "owners"}
+
+
+@pytest.fixture
+def owner(client, alice, house):
+    client.force_login(alice)
+    return client
+
+
+def as_role(client, user, role):
+    Membership.objects.filter(user=user).update(role=role)
+    client.force_login(user)
+    return client
+
+
+def percents(budget):
+    return sorted(each.percent for each in budget.thresholds.filter(archived_at=None) if each.percent is not None)
+
+
+# --- without JavaScript ---------------------------------------------------------------------------------------------
+
+
+def test_an_owner_sets_a_budget_and_is_back_on_the_overview(owner):
+    response = owner.post(FORM, SAID)
+    assert response.headers["Location"] == "/c/acme/#budget"
+    budget = Budget.objects.get()
+    assert (budget.customer.key, budget.name, budget.unit, budget.amount) == ("acme", "Production", "USD", 2000)
+    assert percents(budget) == [50, 80, 100]
+    assert budget.recipients == ["owners"]
+
+
+def test_the_form_is_a_page_of_its_own_with_usual_values(owner):
+    page = owner.get(FORM).content.decode()
+    assert "<html" in page
+    assert 'value="50, 80, 100"' in page
+    assert "Amount per billing period, in USD" in page
+
+
+def test_the_card_is_a_page_of_its_own(owner):
+    owner.post(FORM, SAID)
+    page = owner.get(CARD).content.decode()
+    assert "<html" in page
+    assert "$2,000.00 per billing period" in page
+
+
+def test_what_is_wrong_is_said_at_its_field_and_nothing_is_stored(owner):
+    response = owner.post(FORM, SAID | {"amount": "2,000"})
+    page = response.content.decode()
+    assert response.status_code == 422
+    assert 'id="id_amount_error"' in page
+    assert "such as 2000 or 1250.50" in page
+    assert 'value="2,000"' in page
+    assert not Budget.objects.exists()
+
+
+# --- in place -----------------------------------------------------------------------------------------------------
+
+
+def test_editing_in_place_answers_the_form_alone(owner):
+    fragment = owner.get(FORM, headers=HTMX).content.decode()
+    assert fragment.lstrip().startswith('<section class="card half" id="budget"')
+    assert "<html" not in fragment
+
+
+def test_saving_in_place_answers_the_card_and_moves_the_page(owner):
+    response = owner.post(FORM, SAID, headers=HTMX)
+    assert response.status_code == 200
+    assert response.headers["HX-Trigger"] == "budgetSaved"
+    fragment = response.content.decode()
+    assert fragment.lstrip().startswith('<section class="card half" id="budget"')
+    assert "<form" not in fragment
+
+
+def test_an_error_in_place_answers_the_form_with_the_error(owner):
+    response = owner.post(FORM, SAID | {"recipients": "stranger@elsewhere.test"}, headers=HTMX)
+    assert response.status_code == 422
+    assert "no member of Acme" in response.content.decode()
+    assert "<html" not in response.content.decode()
+
+
+def test_cancelling_brings_the_card_back(owner):
+    fragment = owner.get(CARD, headers=HTMX).content.decode()
+    assert "No budget yet" in fragment
+    assert "<html" not in fragment
+
+
+# --- what is kept ---------------------------------------------------------------------------------------------------
+
+
+def test_an_edit_keeps_thresholds_that_stay(owner):
+    owner.post(FORM, SAID)
+    before = dict(Budget.objects.get().thresholds.values_list("percent", "public_id"))
+    owner.post(FORM, SAID | {"amount": "2500.50", "thresholds": "50% 90"})
+    budget = Budget.objects.get()
+    assert budget.amount == D("2500.50")
+    assert percents(budget) == [50, 90]
+    assert budget.thresholds.get(percent=50).public_id == before[50]
+
+
+def test_thresholds_that_were_set_as_amounts_stay(owner, acme):
+    at = clock.now()
+    create_budget(
+        customer=acme,
+        name="API",
+        unit="USD",
+        amount=D(100),
+        thresholds=[ThresholdSpec(amount=D(42))],
+        recipients=["owners"],
+        at=at,
+    )
+    owner.post(FORM, SAID)
+    assert list(Budget.objects.get().thresholds.filter(amount=42, archived_at=None))
+    assert "$42.00" in owner.get(CARD).content.decode()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("name", "", "This field is required"),
+        ("amount", "", "This field is required"),
+        ("amount", "0", "more than zero"),
+        ("amount", "-5", "more than zero"),
+        ("amount", "1e30", "no number here"),
+        ("amount", "NaN", "no number here"),
+        ("amount", "$5", "no number here"),
+        ("thresholds", "half", "in percent, such as 50, 80, 100"),
+        ("thresholds", "0", "more than zero"),
+        ("thresholds", "50, 1001", "at most 1000"),
+        ("recipients", " , ", "This field is required"),
+        ("recipients", "bosses", "neither an e-mail address nor one of"),
+    ],
+)
+def test_a_refusal_names_the_field_and_the_remedy(owner, field, value, said):
+    response = owner.post(FORM, SAID | {field: value})
+    assert response.status_code == 422
+    assert said in response.context["form"].errors[field][0]
+    assert f'id="id_{field}_error"' in response.content.decode()
+
+
+def test_no_threshold_is_allowed_and_said_plainly(owner):
+    owner.post(FORM, SAID | {"thresholds": ""})
+    assert "nothing: no mail will be sent" in owner.get(CARD).content.decode()
+
+
+# --- roles -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("role", [Role.OWNER, Role.BILLING])
+def test_owners_and_billing_members_may_edit(client, bob, house, role):
+    as_role(client, bob, role)
+    assert client.post(FORM, SAID).status_code == 302
+    assert FORM in client.get("/c/acme/").content.decode()
+
+
+@pytest.mark.parametrize("role", [Role.DEVELOPER, Role.VIEWER])
+def test_developers_and_viewers_may_look_and_not_edit(client, bob, house, role):
+    as_role(client, bob, role)
+    assert client.get(FORM).status_code == 403
+    assert client.post(FORM, SAID).status_code == 403
+    assert not Budget.objects.exists()
+    page = client.get("/c/acme/").content.decode()
+    assert FORM not in page
+    assert "Owners and billing members can change this." in page
+    assert client.get(CARD).status_code == 200
+
+
+def test_a_budget_of_another_customer_cannot_be_reached(owner, globex):
+    assert owner.post(reverse("budget-edit", args=["globex"]), SAID).status_code == 404
+    assert not Budget.objects.exists()
+
+
+def test_a_form_without_its_token_is_refused(alice, house):
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(alice)
+    assert client.post(FORM, SAID).status_code == 403

@@ -1,0 +1,244 @@
+"""The overview says the same number everywhere, at a price that does not grow with what it shows."""
+
+import csv
+import json
+import re
+from decimal import Decimal
+from html import unescape
+from io import StringIO
+
+import pytest
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
+
+from billing import clock, money
+from billing.budgets.services import create_budget
+from billing.budgets.validation import ThresholdSpec
+from billing.metering import services as metering
+from dashboard import building
+from dashboard.reading import Reading
+from tests.factories import event, fold, ingest
+
+pytestmark = pytest.mark.django_db
+D = Decimal
+
+
+@pytest.fixture
+def member(client, alice):
+    client.force_login(alice)
+    return client
+
+
+def page(client, path="/c/acme/"):
+    response = client.get(path)
+    assert response.status_code == 200
+    return response.content.decode()
+
+
+def text(html):
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", html)))
+
+
+def used(html):
+    return D(re.search(r'id="used"><data class="num" value="([^"]+)"', html)[1])
+
+
+def overview(house):
+    return building.overview(Reading(house.customer, clock.now()))
+
+
+def make_budget(house, amount, *percents):
+    return create_budget(
+        customer=house.customer,
+        name="Production",
+        unit="USD",
+        amount=D(amount),
+        thresholds=[ThresholdSpec(percent=D(percent)) for percent in percents],
+        recipients=["owners"],
+        at=clock.now(),
+    )
+
+
+# --- what it says -----------------------------------------------------------------------------------------------
+
+
+def test_the_tiles_say_what_is_used_and_left(member, busy):
+    make_budget(busy, "20", "50", "80")
+    said = text(page(member))
+    assert "$5.16" in said
+    assert "$14.84" in said
+    assert "25.7 % of $20.00" in said
+    assert "plan Pro" in said
+
+
+def test_spend_over_the_budget_is_said_in_words(member, busy):
+    make_budget(busy, "4", "100")
+    said = text(page(member))
+    assert "Over budget" in said
+    assert "100% of “Production” used. $5.16 of $4.00" in said
+
+
+def test_models_and_keys_are_listed_largest_first_and_sum_to_what_was_used(busy):
+    found = overview(busy)
+    by_model, by_key = found.breakdowns
+    assert [(row.name, row.amount) for row in by_model.rows] == [("large-2", D(5)), ("small-1", D("0.1599996"))]
+    assert [row.name for row in by_key.rows] == ["chat", "ingest"]
+    assert by_model.title == "By model"
+    assert by_key.title == "By key"
+    assert by_model.total == by_key.total == found.used == D("5.1599996")
+
+
+def test_input_and_output_tokens_are_tokens(busy):
+    small = next(row for row in overview(busy).breakdowns[0].rows if row.name == "small-1")
+    assert [(quantity.amount, quantity.unit) for quantity in small.quantities] == [(D(416_666), "token")]
+
+
+def test_usage_without_a_key_is_listed_as_such(member, house):
+    house.use(model="large-2", input_tokens=1_000_000)
+    house.count()
+    assert [row.name for row in overview(house).breakdowns[1].rows] == [None]
+    assert "not given" in text(page(member))
+
+
+def test_many_models_are_summed_into_one_row_that_says_how_many(house):
+    for number in range(12):
+        house.use(model=f"m-{number:02}", api_key="chat", output_tokens=1_000_000 + number)
+    house.count()
+    by_model = overview(house).breakdowns[0]
+    assert len(by_model.rows) == building.SHOWN
+    assert by_model.rest.name == "4 others"
+    assert money.total(row.amount for row in (*by_model.rows, by_model.rest)) == by_model.total
+
+
+def test_days_are_those_of_the_customer_and_end_today(busy):
+    days = overview(busy).days
+    assert days[0].start == Reading(busy.customer, busy.now).local(busy.at(10)).replace(
+        hour=days[0].start.hour, minute=days[0].start.minute, second=0, microsecond=0
+    )
+    assert all((day.start.hour, day.start.minute) == (0, 0) for day in days[1:])
+    assert days[-1].start.date() == Reading(busy.customer, clock.now()).local(clock.now()).date()
+    assert days[-1].cumulative == money.total(day.amount for day in days) == D("5.1599996")
+
+
+def test_the_chart_has_a_table_beside_it_with_the_same_numbers(member, busy):
+    html = page(member)
+    figure = json.loads(re.search(r'<script id="spend-figure" type="application/json">(.+?)</script>', html)[1])
+    assert figure["data"][0]["y"][-1] == pytest.approx(5.1599996)
+    assert "<caption" in html
+    assert html.count('<th scope="row">') >= 10
+
+
+def test_a_customer_that_never_sent_anything_is_shown_how(member, house):
+    html = page(member)
+    said = text(html)
+    assert "No usage yet" in said
+    assert "curl http://testserver/api/v1/events" in html
+    assert '"customer": "acme"' in html.replace("&quot;", '"')
+
+
+def test_usage_that_no_price_covers_is_no_empty_page(member, acme, plan):
+    ingest(event("a", model="large-2", input_tokens=5), at=clock.now())
+    fold(acme, at=clock.now())
+    said = text(page(member))
+    assert "No usage yet" not in said
+    assert "Spend this period" in said
+
+
+def test_a_hostile_model_name_stays_text(member, house):
+    house.use(model="</script><img src=x onerror=alert(1)>", api_key="=1+1", input_tokens=1_000_000)
+    house.count()
+    assert "<img src=x" not in page(member)
+
+
+# --- one truth ----------------------------------------------------------------------------------------------------
+
+
+def rows(client):
+    body = b"".join(client.get("/c/acme/spend.csv").streaming_content).decode()
+    return list(csv.DictReader(StringIO(body)))
+
+
+def test_the_csv_sums_to_every_number_of_the_page(member, busy):
+    found, lines = overview(busy), rows(member)
+    assert sum(D(line["amount"]) for line in lines) == found.used == used(page(member))
+    for day in found.days:
+        assert sum(D(line["amount"]) for line in lines if line["start"] == day.start.isoformat()) == day.amount
+    for breakdown, column in zip(found.breakdowns, ("model", "api_key"), strict=True):
+        for row in breakdown.rows:
+            assert sum(D(line["amount"]) for line in lines if line[column] == row.name) == row.amount
+
+
+def test_the_csv_is_named_after_customer_and_period_and_says_its_units(member, busy):
+    response = member.get("/c/acme/spend.csv")
+    first, last = overview(busy).period_start, overview(busy).days[-1].start
+    assert response.headers["Content-Disposition"].startswith(f'attachment; filename="acme-spend-{first:%Y-%m-%d}-to-')
+    assert response.headers["Content-Type"] == "text/csv; charset=utf-8"
+    line = rows(member)[-1]
+    assert (line["quantity_unit"], line["unit"], line["amount"]) == ("token", "USD", "0.1299996")
+    assert line["start"] == last.isoformat()
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@sum", "\t=1"])
+def test_a_cell_cannot_be_a_formula(member, house, name):
+    house.use(model=name, api_key="chat", input_tokens=1_000_000)
+    house.count()
+    assert rows(member)[0]["model"] == f"'{name}"
+
+
+# --- live -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_open_page_that_is_current_gets_nothing_and_one_query_more_than_signing_in(member, busy):
+    version = re.search(r'data-version="([^"]+)"', page(member))[1]
+    with CaptureQueriesContext(connection) as queries:
+        response = member.get("/c/acme/live", {"v": version})
+    assert response.status_code == 204
+    assert response.headers["X-Data-Delayed"] == "false"
+    assert re.fullmatch(r"\d\d:\d\d:\d\d CES?T", response.headers["X-Data-To"])
+    assert len(queries) == 4  # session, user, memberships; and this one:
+    assert "billing_watermark" in queries[-1]["sql"]
+
+
+def test_an_open_page_gets_the_part_that_moves_when_something_moved(member, busy):
+    version = re.search(r'data-version="([^"]+)"', page(member))[1]
+    busy.use(model="large-2", api_key="chat", input_tokens=2_000_000)
+    busy.count()
+    with transaction.atomic():
+        metering.claim(customer_id=busy.customer.pk)
+        metering.publish(customer_id=busy.customer.pk)
+    response = member.get("/c/acme/live", {"v": version}, headers={"HX-Request": "true"})
+    fragment = response.content.decode()
+    assert fragment.lstrip().startswith('<div id="live"')
+    assert used(fragment) == D("10.1599996")
+    assert "X-Data-To" in response.headers
+    assert "<html" not in fragment
+
+
+def test_events_that_wait_longer_than_promised_are_said_to_be_delayed(member, busy):
+    busy.use(model="large-2", api_key="chat", input_tokens=1)
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE billing_watermark SET counted_through = now() - interval '1 minute'")
+    response = member.get("/c/acme/live", {"v": "another"})
+    assert response.headers["X-Data-Delayed"] == "true"
+    assert 'data-delayed="true"' in response.content.decode()
+
+
+# --- what it costs ------------------------------------------------------------------------------------------------
+
+
+def queries_of(client, path):
+    client.get(path)
+    with CaptureQueriesContext(connection) as queries:
+        response = client.get(path)
+        b"".join(response)
+    return len(queries)
+
+
+@pytest.mark.parametrize("path", ["/c/acme/", "/c/acme/spend.csv", "/c/acme/live?v=old"])
+def test_the_number_of_queries_does_not_grow(member, busy, path):
+    make_budget(busy, "20", "50")
+    few = queries_of(member, path)
+    for number in range(30):
+        busy.use(days_ago=number % 9, model=f"m-{number}", api_key=f"k-{number}", output_tokens=1_000_000)
+    busy.count()
+    assert queries_of(member, path) == few
