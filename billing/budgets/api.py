@@ -171,9 +171,7 @@ def forecast_answer(one: queries.Outlook) -> dict[str, Any]:
         "high": _plain(found.high),
         "method": found.method,
         "enough_data": found.enough_data,
-        "budgets": [
-            {"id": budget.public_id, "crosses_at": _instant(found.crosses_at(budget.amount))} for budget in one.budgets
-        ],
+        "budgets": [{"id": budget, "crosses_at": _instant(at)} for budget, at in crossings],
     }
 
 
