@@ -26,6 +26,7 @@ app.conf.update(
             "schedule": 1.0,
             "options": {"expires": 2},
         },
+        "forget-old-answers": {"task": "accounts.tasks.forget_old_answers", "schedule": 3600.0},
         "make-partitions": {"task": "billing.metering.tasks.make_partitions", "schedule": 3600.0},
         "replay-unmatched": {
             "task": "billing.metering.tasks.replay_unmatched",

@@ -7,7 +7,6 @@ leaves neither effect nor lock, so the client may simply send again.
 import hashlib
 import json
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any, Final
 
 from django.db import connection, transaction
@@ -19,9 +18,9 @@ from rest_framework.response import Response
 
 from accounts.auth import api_key
 from accounts.models import ApiKey, IdempotentRequest
+from accounts.services import ANSWERS_KEPT
 from billing.http.errors import ApiError, invalid
 
-KEPT: Final = timedelta(hours=24)
 MAX_LENGTH: Final = 255
 
 
@@ -58,7 +57,7 @@ def _lock(owner: ApiKey, key: str) -> None:
 
 def _stored(owner: ApiKey, key: str) -> IdempotentRequest | None:
     mine = IdempotentRequest.objects.filter(api_key=owner, key=key)
-    mine.filter(created_at__lt=Now() - KEPT).delete()
+    mine.filter(created_at__lt=Now() - ANSWERS_KEPT).delete()
     return mine.first()
 
 
