@@ -13,6 +13,9 @@ from django.db import connections
 from accounts.models import Customer, Membership, Role, User
 from config import embedded
 
+# People's passwords are hashed slowly on purpose; tests make hundreds of people.
+settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[None]:

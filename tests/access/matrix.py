@@ -1,0 +1,90 @@
+"""Who may do what, for every address. A route that is not listed here fails the tests; so does a line without a route.
+
+One line is (route as the resolver knows it, method, who may, path, body). The path is needed where the route has
+parameters; `{name}` in it comes from world.py. Methods that are not listed must be refused with 405. Everything under
+admin/ is for operators without being listed; test_matrix.py walks it.
+"""
+
+from accounts.models import Scope
+from tests.access.actors import EVERYBODY, NOWHERE, SIGNED_IN, WITHOUT_SECOND_FACTOR, and_own, operator_keys, own_rows
+
+READ, WRITE, EVENTS = Scope.BILLING_READ, Scope.BILLING_WRITE, Scope.EVENTS_WRITE
+VERSION = "api/v1/plans/<str:key>/versions/<int:number>"
+
+BUDGET = {
+    "customer": "acme",
+    "name": "Monthly",
+    "unit": "USD",
+    "amount": "100",
+    "thresholds": [],
+    "recipients": ["owners"],
+}
+
+OURS = [
+    ("healthz", "GET", EVERYBODY),
+    ("theme", "POST", EVERYBODY),
+    ("accounts/invitations/<str:token>", "GET", EVERYBODY, "accounts/invitations/{invitation}"),
+    ("accounts/invitations/<str:token>", "POST", EVERYBODY, "accounts/invitations/{invitation}"),
+    # --- API: metering
+    ("api/v1/events", "GET", own_rows(READ)),
+    ("api/v1/events", "POST", operator_keys(EVENTS)),
+    ("api/v1/unmatched", "GET", operator_keys(READ)),
+    ("api/v1/refused", "GET", operator_keys(READ)),
+    ("api/v1/meters", "GET", operator_keys(READ)),
+    ("api/v1/meters", "POST", operator_keys(WRITE)),
+    ("api/v1/meters/<str:key>", "GET", operator_keys(READ), "api/v1/meters/{meter}"),
+    ("api/v1/meters/<str:key>", "PATCH", operator_keys(WRITE), "api/v1/meters/{meter}"),
+    # --- API: rating
+    ("api/v1/customers/<str:key>/usage", "GET", and_own(READ), "api/v1/customers/acme/usage"),
+    # --- API: budgets
+    ("api/v1/customers/<str:key>/forecast", "GET", and_own(READ), "api/v1/customers/acme/forecast"),
+    ("api/v1/budgets", "GET", own_rows(READ)),
+    ("api/v1/budgets", "POST", and_own(WRITE), "api/v1/budgets", BUDGET),
+    ("api/v1/budgets/<str:budget_id>", "GET", and_own(READ), "api/v1/budgets/{budget}"),
+    ("api/v1/budgets/<str:budget_id>", "PATCH", and_own(WRITE), "api/v1/budgets/{budget}"),
+    ("api/v1/budgets/<str:budget_id>", "DELETE", and_own(WRITE), "api/v1/budgets/{budget}"),
+    ("api/v1/budgets/<str:budget_id>/test", "POST", and_own(WRITE), "api/v1/budgets/{budget}/test"),
+    ("api/v1/alerts", "GET", own_rows(READ)),
+    # --- API: pricing
+    ("api/v1/plans", "GET", operator_keys(READ)),
+    ("api/v1/plans", "POST", operator_keys(WRITE)),
+    ("api/v1/plans/<str:key>/versions", "GET", operator_keys(READ), "api/v1/plans/{plan}/versions"),
+    ("api/v1/plans/<str:key>/versions", "POST", operator_keys(WRITE), "api/v1/plans/{plan}/versions"),
+    (f"{VERSION}", "GET", operator_keys(READ), "api/v1/plans/{plan}/versions/1"),
+    (f"{VERSION}", "PATCH", operator_keys(WRITE), "api/v1/plans/{plan}/versions/1"),
+    (f"{VERSION}/publish", "POST", operator_keys(WRITE), "api/v1/plans/{plan}/versions/1/publish"),
+]
+
+# Pages that libraries bring: only GET is tried.
+LIBRARIES = [
+    ("api/v1/schema/", EVERYBODY),
+    ("api/v1/docs/", EVERYBODY),
+    ("api/v1/", NOWHERE),
+    ("accounts/login/", EVERYBODY),
+    ("accounts/logout/", EVERYBODY),
+    ("accounts/inactive/", EVERYBODY),
+    ("accounts/signup/", EVERYBODY),
+    ("accounts/password/reset/", EVERYBODY),
+    ("accounts/password/reset/done/", EVERYBODY),
+    ("accounts/password/reset/key/done/", EVERYBODY),
+    ("accounts/password/change/", SIGNED_IN),
+    ("accounts/password/set/", SIGNED_IN),
+    ("accounts/email/", SIGNED_IN),
+    ("accounts/reauthenticate/", SIGNED_IN),
+    ("accounts/2fa/", SIGNED_IN),
+    ("accounts/2fa/reauthenticate/", SIGNED_IN),
+    ("accounts/2fa/totp/activate/", SIGNED_IN),
+    ("accounts/2fa/authenticate/", SIGNED_IN),
+    ("accounts/2fa/totp/deactivate/", WITHOUT_SECOND_FACTOR),
+    ("accounts/2fa/recovery-codes/", WITHOUT_SECOND_FACTOR),
+    ("accounts/2fa/recovery-codes/generate/", SIGNED_IN),
+    ("accounts/2fa/recovery-codes/download/", WITHOUT_SECOND_FACTOR),
+    ("accounts/login/code/confirm/", SIGNED_IN),
+    ("accounts/confirm-email/", EVERYBODY),
+    (r"accounts/^confirm-email/(?P<key>[-:\w]+)/$", EVERYBODY, "accounts/confirm-email/none/"),
+    (
+        r"accounts/^password/reset/key/(?P<uidb36>[0-9A-Za-z]+)-(?P<key>.+)/$",
+        EVERYBODY,
+        "accounts/password/reset/key/1-none/",
+    ),
+]

@@ -1,0 +1,26 @@
+"""One of everything that an address of the matrix names, all of it Acme's."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from accounts import invitation_links, services
+from accounts.models import Customer, Role
+from billing.budgets import services as budgets
+from tests.factories import make_meter, make_plan, make_version
+
+NOW = datetime(2026, 11, 24, 9, tzinfo=UTC)
+
+
+def build(acme: Customer) -> dict[str, str]:
+    """What `{name}` in the matrix stands for."""
+    later = datetime.now(UTC)
+    invitation = services.invite(customer=acme, email="dora@acme.test", role=Role.VIEWER, invited_by=None, at=later)
+    budget = budgets.create_budget(
+        customer=acme, name="Monthly", unit="USD", amount=Decimal(100), thresholds=[], recipients=["owners"], at=NOW
+    )
+    return {
+        "budget": budget.public_id,
+        "invitation": invitation_links.link(invitation.public_id).rpartition("/")[2],
+        "meter": make_meter().key,
+        "plan": make_version(make_plan()).plan.key,
+    }
