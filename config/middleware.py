@@ -42,7 +42,7 @@ class SignInMiddleware(LoginRequiredMiddleware):
     A fragment cannot be a sign-in page: htmx is told to leave the page that it is on, and to come back to it.
     """
 
-    def handle_no_permission(
+    def handle_no_permission(  # type: ignore[override] # the stubs know redirects only
         self, request: HttpRequest, view_func: Callable[..., HttpResponseBase]
     ) -> HttpResponseBase:
         htmx = getattr(request, "htmx", None)
