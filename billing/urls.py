@@ -5,12 +5,14 @@ from django.urls import URLPattern, URLResolver, path, re_path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
 from billing.budgets.api import urlpatterns as budgets
+from billing.credits.api import urlpatterns as credits
+from billing.cycle.api import urlpatterns as cycle
 from billing.http import unknown_route
 from billing.metering.api import urlpatterns as metering
 from billing.pricing.api import urlpatterns as pricing
 from billing.rating.api import urlpatterns as rating
 
-rooms: list[URLPattern | URLResolver] = [*metering, *pricing, *rating, *budgets]
+rooms: list[URLPattern | URLResolver] = [*metering, *pricing, *rating, *credits, *budgets, *cycle]
 
 urlpatterns = [
     *rooms,

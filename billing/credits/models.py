@@ -32,6 +32,7 @@ class CreditGrant(models.Model):
     effective_at = models.DateTimeField()
     expires_at = models.DateTimeField(null=True, blank=True)
     voided_at = models.DateTimeField(null=True, editable=False)
+    forfeited = amount_field(default=0, editable=False, help_text="What was left when it was voided.")
     cost_basis = amount_field(null=True, blank=True, help_text="What one unit was sold for, for revenue.")
     meters = ArrayField(
         models.CharField(max_length=128),
@@ -58,6 +59,7 @@ class CreditGrant(models.Model):
             ),
             positive("amount", "grant_amount_positive"),
             not_negative("cost_basis", "grant_cost_basis_not_negative"),
+            not_negative("forfeited", "grant_forfeited_not_negative"),
             ordered("effective_at", "expires_at", "grant_expires_after_it_begins"),
         ]
         indexes = [models.Index(fields=["customer", "unit"], name="grant_of_customer")]
@@ -201,6 +203,8 @@ class Settlement(models.Model):
     customer = models.OneToOneField(Customer, on_delete=models.CASCADE, primary_key=True, related_name="+")
     settled_through = models.DateTimeField(null=True)
     parked_reason = models.TextField(blank=True)
+    resettle_from = models.DateTimeField(null=True, help_text="Usage from here on was counted but is not settled.")
+    postings = models.BigIntegerField(default=0, help_text="Numbers the postings, so that none is made twice.")
 
     def __str__(self) -> str:
         return f"{self.customer_id}: {self.settled_through}"

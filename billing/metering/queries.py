@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 from django.db import connection
-from django.db.models import Max, OuterRef, QuerySet, Subquery, Sum
+from django.db.models import Max, Min, OuterRef, QuerySet, Subquery, Sum
 from django.db.models.functions import Coalesce
 
 from accounts.models import Customer
@@ -235,3 +235,14 @@ SELECT coalesce(watermark.version, 0),
 FROM accounts_customer AS customer LEFT JOIN billing_watermark AS watermark ON watermark.customer_id = customer.id
 WHERE customer.id = %(customer)s
 """
+
+
+def pending_since(customer_id: int) -> datetime | None:
+    """The earliest quarter hour of usage that is committed but not yet counted; None when nothing waits."""
+    found: datetime | None = UsageDelta.objects.filter(customer=customer_id).aggregate(first=Min("starts_at"))["first"]
+    return found
+
+
+def dimensions() -> list[str]:
+    """The dimensions of every meter, by name."""
+    return sorted({name for names in Meter.objects.values_list("dimensions", flat=True) for name in names})

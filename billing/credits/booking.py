@@ -1,0 +1,69 @@
+"""Reads what allocation needs, and allocates: which grant pays which part of which line of these periods."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import cast
+
+from django.db.models import Q, Sum
+
+from accounts.models import Customer
+from billing.credits import allocation
+from billing.credits.models import AllocationCell, CreditGrant
+from billing.money import CONTEXT, ZERO
+from billing.periods import Interval
+from billing.rating.core import Segment
+from billing.rating.queries import segments
+from billing.subscriptions.models import BillingPeriod
+
+
+@dataclass(frozen=True, slots=True)
+class Booking:
+    """The cells of some periods as they ought to be, and the grants that could take part."""
+
+    cells: dict[allocation.Cell, Decimal]
+    grants: dict[int, CreditGrant]
+    taken_elsewhere: dict[int, Decimal]  # by grant: what other periods took
+
+
+def book(customer: Customer, periods: Sequence[BillingPeriod], at: Iterable[datetime] = ()) -> Booking:
+    """Allocate the lines of the periods. Further instants `at` cut segments, which changes no grant's total."""
+    if not periods:
+        return Booking({}, {}, {})
+    grants = _grants(customer, periods)
+    elsewhere = _taken_elsewhere(grants, periods)
+    offered = [_offer(grant, elsewhere.get(grant.pk, ZERO)) for grant in grants]
+    boundaries = {instant for period in periods for instant in (period.starts_at, period.ends_at)}
+    found: list[Segment] = []
+    for period in periods:
+        stretches = allocation.cuts(Interval(period.starts_at, period.ends_at), offered, boundaries.union(at))
+        found += segments(period, [stretches[0].start, *(stretch.end for stretch in stretches)])
+    return Booking(allocation.allocate(found, offered), {grant.pk: grant for grant in grants}, elsewhere)
+
+
+def _grants(customer: Customer, periods: Sequence[BillingPeriod]) -> list[CreditGrant]:
+    """Grants that are usable at some time in the periods, or that paid for something in them."""
+    start, end = min(period.starts_at for period in periods), max(period.ends_at for period in periods)
+    usable = Q(effective_at__lt=end) & (Q(expires_at=None) | Q(expires_at__gt=start))
+    paid = Q(pk__in=AllocationCell.objects.filter(period__in=periods, grant__isnull=False).values("grant"))
+    return list(CreditGrant.objects.filter(usable | paid, customer=customer).order_by("pk"))
+
+
+def _taken_elsewhere(grants: Collection[CreditGrant], periods: Sequence[BillingPeriod]) -> dict[int, Decimal]:
+    cells = AllocationCell.objects.filter(grant__in=grants).exclude(period__in=periods)
+    return dict(cells.values_list("grant").annotate(taken=Sum("posted")))
+
+
+def _offer(grant: CreditGrant, elsewhere: Decimal) -> allocation.Grant:
+    return allocation.Grant(
+        id=grant.pk,
+        unit=grant.unit,
+        amount=CONTEXT.subtract(CONTEXT.subtract(grant.amount, grant.forfeited), elsewhere),
+        kind=cast(allocation.GrantKind, grant.kind),
+        priority=grant.priority,
+        effective_at=grant.effective_at,
+        expires_at=grant.expires_at,
+        voided_at=grant.voided_at,
+        meters=frozenset(grant.meters),
+    )

@@ -1,0 +1,176 @@
+"""Actions on credits: grant, void, give what a plan gives, and settle usage against grants.
+
+All need or take the customer's claim, so that a customer's books have one writer at a time.
+"""
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+
+from django.core.exceptions import ValidationError
+from django.db import connection, transaction
+from django.db.models import Exists, OuterRef
+
+from accounts.models import Customer, User
+from billing.credits import settlement
+from billing.credits.ledger import Move, Posting, account, post
+from billing.credits.models import AccountKind, CreditGrant, GrantKind, Settlement, TransactionCode
+from billing.errors import Conflict
+from billing.metering import services as metering
+from billing.metering.models import Meter
+from billing.periods import QUARTER, quarter_ceil, quarter_floor
+from billing.pricing.models import CreditTerm
+from billing.subscriptions.models import BillingPeriod
+
+logger = logging.getLogger(__name__)
+
+
+@transaction.atomic
+def grant(
+    *,
+    customer: Customer,
+    unit: str,
+    amount: Decimal,
+    kind: GrantKind,
+    at: datetime,
+    priority: int = 50,
+    effective_at: datetime | None = None,
+    expires_at: datetime | None = None,
+    cost_basis: Decimal | None = None,
+    meters: Sequence[str] = (),
+    reason: str = "",
+    created_by: User | None = None,
+) -> CreditGrant:
+    """Give credits (or prepaid money) from the start of the quarter hour of `effective_at` (default: `at`) on, until
+    `expires_at`, rounded up to a quarter hour. Raises ValidationError by field."""
+    metering.claim(customer_id=customer.pk)
+    given = CreditGrant(
+        customer=customer,
+        unit=unit,
+        amount=amount,
+        kind=kind,
+        priority=priority,
+        effective_at=quarter_floor(effective_at or at),
+        expires_at=expires_at and quarter_ceil(expires_at),
+        cost_basis=cost_basis,
+        meters=list(meters),
+        reason=reason,
+        created_by=created_by,
+        created_at=at,
+    )
+    _check(given)
+    return _issue(given, at)
+
+
+@transaction.atomic
+def void(*, grant: CreditGrant, at: datetime) -> CreditGrant:
+    """Settle what the grant has paid for so far and forfeit the rest. Conflict `already_void` the second time."""
+    metering.claim(customer_id=grant.customer_id)
+    metering.fold(customer_id=grant.customer_id, at=at)
+    settle(customer_id=grant.customer_id, at=at)
+    locked = CreditGrant.objects.select_related("account").select_for_update(of=["self"]).get(pk=grant.pk)
+    if locked.voided_at is not None:
+        raise Conflict("This grant is void already.", code="already_void")
+    if Settlement.objects.filter(customer=locked.customer_id).exclude(parked_reason="").exists():
+        raise Conflict("This customer's books are parked: the grant cannot be settled first.", code="parked")
+    rest = locked.account.credits - locked.account.debits
+    # What was used in this quarter hour stays paid, so it ends with the quarter hour.
+    locked.voided_at, locked.forfeited = quarter_floor(at) + QUARTER, rest
+    locked.save(update_fields=["voided_at", "forfeited"])
+    voided = account(locked.customer_id, locked.unit, AccountKind.VOIDED)
+    moves = [Move(locked.account, voided, rest)]
+    posting = Posting(TransactionCode.VOID, f"void:{locked.public_id}", at, moves)
+    post(customer_id=locked.customer_id, postings=[posting], at=at)
+    metering.publish(customer_id=locked.customer_id)
+    return locked
+
+
+def issue_plan_grants(*, customer_id: int, at: datetime) -> bool:
+    """Needs the claim. Give each billing period the credits of its plan, once; whether any were given.
+
+    They last as long as the period, so that they expire when the next ones come.
+    """
+    given = CreditGrant.objects.filter(period=OuterRef("pk"))
+    bare = BillingPeriod.objects.filter(~Exists(given), customer_id=customer_id, version__credits__isnull=False)
+    periods = list(bare.distinct().order_by("starts_at", "pk"))
+    terms: dict[int, list[CreditTerm]] = {}
+    for term in CreditTerm.objects.filter(version__in={period.version_id for period in periods}):
+        terms.setdefault(term.version_id, []).append(term)
+    for period in periods:
+        for term in terms[period.version_id]:
+            _issue(_plan_grant(period, term, at), at)
+    return bool(periods)
+
+
+def _plan_grant(period: BillingPeriod, term: CreditTerm, at: datetime) -> CreditGrant:
+    return CreditGrant(
+        customer_id=period.customer_id,
+        unit=term.unit,
+        amount=term.amount,
+        kind=GrantKind.PLAN,
+        priority=term.priority,
+        effective_at=period.starts_at,
+        expires_at=period.ends_at,
+        period=period,
+        term=term,
+        created_at=at,
+    )
+
+
+def _issue(given: CreditGrant, at: datetime) -> CreditGrant:
+    given.save(force_insert=True)
+    issued = account(given.customer_id, given.unit, AccountKind.ISSUED)
+    moves = [Move(issued, account(given.customer_id, given.unit, AccountKind.GRANT, given), given.amount)]
+    posting = Posting(TransactionCode.GRANT, f"grant:{given.public_id}", given.effective_at, moves)
+    post(customer_id=given.customer_id, postings=[posting], at=at)
+    return given
+
+
+def _check(given: CreditGrant) -> None:
+    errors = {}
+    if given.kind == GrantKind.PLAN:
+        errors["kind"] = "Plans give these by themselves. Use paid or promotional."
+    if given.amount <= 0:
+        errors["amount"] = "Send more than 0."
+    if given.expires_at is not None and given.expires_at <= given.effective_at:
+        errors["expires_at"] = "A grant expires after it begins."
+    known = set(Meter.objects.filter(key__in=given.meters).values_list("key", flat=True))
+    if unknown := sorted(set(given.meters) - known):
+        errors["meters"] = f"There is no meter {', '.join(unknown)}."
+    if errors:
+        raise ValidationError(errors)
+    given.clean_fields(exclude=["customer", "created_at"])
+
+
+def settle(*, customer_id: int, at: datetime, since: datetime | None = None) -> bool:
+    """Needs the claim. Post the difference between what grants ought to have paid and what is posted; whether any.
+
+    `since`: the earliest usage that has just been counted, so that closed periods it belongs to are settled again. A
+    customer whose books fail a check is parked with the reason: it still counts, and is settled when it passes.
+    """
+    state, _ = Settlement.objects.get_or_create(customer_id=customer_id)
+    if since is not None and (state.resettle_from is None or since < state.resettle_from):
+        state.resettle_from = since
+    was_parked = bool(state.parked_reason)
+    try:
+        with transaction.atomic():
+            moved = settlement.settle(state, at)
+            if moved:
+                _check_balance_now()
+    except Exception as error:
+        logger.exception("Customer %s is parked", customer_id)
+        state.refresh_from_db(fields=["postings", "settled_through"])
+        state.parked_reason = f"{type(error).__name__}: {error}"[:1000]
+        state.save(update_fields=["resettle_from", "parked_reason"])
+        return not was_parked
+    state.resettle_from, state.parked_reason, state.settled_through = None, "", at
+    state.save(update_fields=["resettle_from", "parked_reason", "settled_through", "postings"])
+    return moved or was_parked
+
+
+def _check_balance_now() -> None:
+    """A ledger that does not balance fails here, in the savepoint, and not at the commit of everything else."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ledger_transaction_balances IMMEDIATE")
+        cursor.execute("SET CONSTRAINTS ledger_transaction_balances DEFERRED")

@@ -1,0 +1,121 @@
+"""Settlement: what grants ought to have paid, less what is posted, is what is posted now.
+
+Late events, expiries, voids and repeats need no case of their own: they change the target or nothing.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+
+from django.db.models import F, Q
+
+from accounts.models import Customer
+from billing.credits.booking import Booking, book
+from billing.credits.ledger import Move, Posting, account, post
+from billing.credits.models import AccountKind, AllocationCell, CreditGrant, LedgerAccount, Settlement, TransactionCode
+from billing.money import ZERO, exact
+from billing.subscriptions.models import BillingPeriod, PeriodStatus
+from billing.subscriptions.queries import periods as periods_of
+
+type CellKey = tuple[int, int, int, datetime, int | None]  # period, price, row, segment, grant
+
+
+@exact()
+def settle(state: Settlement, at: datetime) -> bool:
+    """Bring cells and ledger to their target; whether anything was posted. Counts the posting in `state`."""
+    customer = Customer.objects.get(pk=state.customer_id)
+    periods = _unsettled_periods(customer, state.resettle_from)
+    booking = book(customer, periods)
+    accounts = _Accounts(customer)
+    moves = _usage_moves(accounts, periods, booking)
+    endings = _ending_moves(accounts, moves, at)
+    if not moves and not endings:
+        return False
+    state.postings += 1
+    key = f"settle:{customer.pk}:{state.postings}"
+    usage = Posting(TransactionCode.USAGE, key, at, moves)
+    expiry = Posting(TransactionCode.EXPIRY, f"{key}:expiry", at, endings)
+    post(customer_id=customer.pk, postings=[usage, expiry], at=at)
+    return True
+
+
+def _unsettled_periods(customer: Customer, since: datetime | None) -> list[BillingPeriod]:
+    """Periods that are not closed, and closed ones that hold usage which came late."""
+    wanted = ~Q(status=PeriodStatus.CLOSED)
+    if since is not None:
+        wanted |= Q(ends_at__gt=since)
+    return list(periods_of(customer).filter(wanted))
+
+
+def _usage_moves(accounts: "_Accounts", periods: Sequence[BillingPeriod], booking: Booking) -> list[Move]:
+    """From grants (or overage) to what was consumed, cell by cell; updates the cells."""
+    cells = {_key(cell): cell for cell in AllocationCell.objects.filter(period__in=periods)}
+    targets: dict[CellKey, Decimal] = {}
+    for (line, segment, grant), amount in booking.cells.items():
+        period, price, row = line.id
+        key = (period, price, row, segment, grant)
+        targets[key] = amount
+        if key not in cells:
+            cells[key] = AllocationCell(
+                period_id=period,
+                price_id=price,
+                row=row,
+                segment_starts_at=segment,
+                grant_id=grant,
+                unit=line.unit,
+            )
+    changed = [(cell, targets.get(key, ZERO) - cell.posted) for key, cell in cells.items()]
+    changed = [(cell, difference) for cell, difference in changed if difference]
+    for cell, difference in changed:
+        cell.posted += difference
+    AllocationCell.objects.bulk_create([cell for cell, _ in changed if cell.pk is None])
+    AllocationCell.objects.bulk_update([cell for cell, _ in changed], ["posted"])
+    return [
+        Move(accounts.source(cell), accounts.of(cell.unit, AccountKind.CONSUMED), difference, cell)
+        for cell, difference in changed
+    ]
+
+
+def _key(cell: AllocationCell) -> CellKey:
+    return cell.period_id, cell.price_id, cell.row, cell.segment_starts_at, cell.grant_id
+
+
+class _Accounts:
+    """The customer's accounts, each looked up once."""
+
+    def __init__(self, customer: Customer) -> None:
+        self.customer = customer
+        self.known: dict[tuple[str, AccountKind], LedgerAccount] = {}
+        self.grants = {
+            found.grant_id: found for found in LedgerAccount.objects.filter(customer=customer, kind=AccountKind.GRANT)
+        }
+
+    def source(self, cell: AllocationCell) -> LedgerAccount:
+        if cell.grant_id is None:
+            return self.of(cell.unit, AccountKind.OVERAGE)
+        return self.grants[cell.grant_id]
+
+    def of(self, unit: str, kind: AccountKind) -> LedgerAccount:
+        key = unit, kind
+        if key not in self.known:
+            self.known[key] = account(self.customer.pk, unit, kind)
+        return self.known[key]
+
+
+def _ending_moves(accounts: _Accounts, usage: Sequence[Move], at: datetime) -> list[Move]:
+    """What is left of grants that have ended, once this usage is posted, to expired or voided; and back, when late
+    usage needs it."""
+    drawn: dict[int, Decimal] = {}
+    for move in usage:
+        if move.debit.grant_id is not None:
+            drawn[move.debit.grant_id] = drawn.get(move.debit.grant_id, ZERO) + move.amount
+    ended = Q(expires_at__lte=at) | Q(voided_at__isnull=False)
+    moving = Q(pk__in=drawn) | Q(account__credits__gt=F("account__debits"))
+    moves = []
+    grants = CreditGrant.objects.filter(ended, moving, customer=accounts.customer)
+    for grant in grants.select_related("account").order_by("pk"):
+        left = grant.account.credits - grant.account.debits - drawn.get(grant.pk, ZERO)
+        if left:
+            kind = AccountKind.EXPIRED if grant.voided_at is None else AccountKind.VOIDED
+            moves.append(Move(grant.account, accounts.of(grant.unit, kind), left))
+    return moves
