@@ -9,7 +9,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
     dependencies = [
         ("accounts", "0003_keep_only_finished_answers"),
-        ("billing", "0009_link_alerts_to_messages"),
+        ("billing", "0010_find_old_identities"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
