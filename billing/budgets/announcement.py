@@ -123,7 +123,7 @@ def _contributors(facts: Facts) -> list[dict[str, Any]]:
     for dimension in _dimensions(facts.period):
         rows = _largest(facts, dimension)
         if rows:
-            found.append({"dimension": dimension.replace("_", " "), "rows": rows})
+            found.append({"dimension": "API key" if dimension == "api_key" else dimension, "rows": rows})
     return found[:_DIMENSIONS]
 
 
