@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import islice
 from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo
 
@@ -18,6 +19,7 @@ from billing.subscriptions.models import BillingPeriod
 KIND: Final = "budget_threshold"
 _TOP: Final = 3
 _DIMENSIONS: Final = 2
+_DIMENSION_NAMES: Final = {"api_key": "API key"}
 _SHOWN: Final = 16  # characters of a key's name: enough for a name, too few for a secret
 
 type Occasion = Literal["crossed", "already_above", "test"]
@@ -119,12 +121,9 @@ def _contributors(facts: Facts) -> list[dict[str, Any]]:
     """For each of two dimensions the three largest parts of the spend, with their share of it."""
     if facts.value <= 0:
         return []
-    found = []
-    for dimension in _dimensions(facts.period):
-        rows = _largest(facts, dimension)
-        if rows:
-            found.append({"dimension": "API key" if dimension == "api_key" else dimension, "rows": rows})
-    return found[:_DIMENSIONS]
+    split = ((dimension, _largest(facts, dimension)) for dimension in _dimensions(facts.period))
+    found = islice(((dimension, rows) for dimension, rows in split if rows), _DIMENSIONS)
+    return [{"dimension": _DIMENSION_NAMES.get(dimension, dimension), "rows": rows} for dimension, rows in found]
 
 
 def _dimensions(period: BillingPeriod) -> Iterable[str]:

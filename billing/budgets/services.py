@@ -65,10 +65,10 @@ def update_budget(
     """Change what is given and judge the budget at once.
 
     Thresholds keep their id, and with it what they have fired. A level that now lies well above the spend may fire
-    again; one that lies below it fires now. Raises ValidationError by field.
+    again; one that lies below it fires now. Raises ValidationError by field, Conflict `budget_archived`.
     """
     metering.claim(customer_id=budget.customer_id)
-    budget = Budget.objects.select_related("customer").get(pk=budget.pk)
+    budget = _current(budget)
     if name is not None:
         budget.name = name.strip()
     if amount is not None and amount != budget.amount:
@@ -84,8 +84,10 @@ def update_budget(
 
 
 @transaction.atomic
+@transaction.atomic
 def archive_budget(*, budget: Budget, at: datetime) -> None:
     """Stop watching it. Its alerts stay."""
+    metering.claim(customer_id=budget.customer_id)
     metering.claim(customer_id=budget.customer_id)
     metering.publish(customer_id=budget.customer_id)
     Budget.objects.filter(pk=budget.pk, archived_at=None).update(archived_at=at)
@@ -97,7 +99,7 @@ def send_test(*, budget: Budget, at: datetime) -> list[str]:
 
     Raises Conflict `no_subscription` when there is no billing period to report on.
     """
-    budget = Budget.objects.select_related("customer").get(pk=budget.pk)
+    budget = _current(budget)
     period = subscriptions.current_period(budget.customer, at)
     if period is None:
         detail = "The customer has no subscription, so there is no billing period to report on. Start one first."
@@ -121,6 +123,14 @@ def watch(*, customer_id: int, at: datetime, as_of: datetime) -> bool:
         concerned = [budget for budget in budgets if period.ends_at > at or budget.levels_since <= period.ends_at]
         written |= _judge(concerned, period, occasion="crossed", at=at, as_of=as_of)
     return written
+
+
+def _current(budget: Budget) -> Budget:
+    """The budget as it is stored now. Raises Conflict `budget_archived`."""
+    found = Budget.objects.select_related("customer").filter(pk=budget.pk, archived_at=None).first()
+    if found is None:
+        raise Conflict(f'The budget "{budget.name}" was archived meanwhile. Make a new one.', code="budget_archived")
+    return found
 
 
 # --- levels ---------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from django.core.exceptions import ValidationError
 from billing.budgets import queries, services
 from billing.budgets.models import Budget
 from billing.budgets.validation import ThresholdSpec
+from billing.errors import Conflict
 from tests.billing.budgets.conftest import AT, make_budget, percents
 
 
@@ -80,6 +81,14 @@ def test_an_archived_budget_leaves_its_name_to_another(acme):
 
     assert list(queries.budgets(acme)) == []
     assert make_budget(acme).name == "Production"
+
+
+def test_a_budget_that_was_archived_meanwhile_is_not_changed(acme):
+    budget = make_budget(acme)
+    services.archive_budget(budget=budget, at=AT)
+
+    with pytest.raises(Conflict, match="archived meanwhile"):
+        services.update_budget(budget=budget, amount=Decimal(1), at=AT)
 
 
 def test_the_same_name_may_be_used_by_another_customer(acme, globex):
