@@ -6,7 +6,17 @@ admin/ is for operators without being listed; test_matrix.py walks it.
 """
 
 from accounts.models import Scope
-from tests.access.actors import EVERYBODY, NOWHERE, SIGNED_IN, WITHOUT_SECOND_FACTOR, and_own, operator_keys, own_rows
+from tests.access.actors import (
+    EDITORS,
+    EVERYBODY,
+    MEMBERS,
+    NOWHERE,
+    SIGNED_IN,
+    WITHOUT_SECOND_FACTOR,
+    and_own,
+    operator_keys,
+    own_rows,
+)
 
 READ, WRITE, EVENTS = Scope.BILLING_READ, Scope.BILLING_WRITE, Scope.EVENTS_WRITE
 VERSION = "api/v1/plans/<str:key>/versions/<int:number>"
@@ -23,6 +33,13 @@ BUDGET = {
 OURS = [
     ("healthz", "GET", EVERYBODY),
     ("theme", "POST", EVERYBODY),
+    ("", "GET", SIGNED_IN),
+    ("c/<str:key>/", "GET", MEMBERS, "c/acme/"),
+    ("c/<str:key>/live", "GET", MEMBERS, "c/acme/live"),
+    ("c/<str:key>/spend.csv", "GET", MEMBERS, "c/acme/spend.csv"),
+    ("c/<str:key>/budget", "GET", MEMBERS, "c/acme/budget"),
+    ("c/<str:key>/budget/edit", "GET", EDITORS, "c/acme/budget/edit"),
+    ("c/<str:key>/budget/edit", "POST", EDITORS, "c/acme/budget/edit"),
     ("accounts/invitations/<str:token>", "GET", EVERYBODY, "accounts/invitations/{invitation}"),
     ("accounts/invitations/<str:token>", "POST", EVERYBODY, "accounts/invitations/{invitation}"),
     # --- API: metering
