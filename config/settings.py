@@ -119,7 +119,11 @@ SILENCED_SYSTEM_CHECKS: list[str] = []
 
 # --- Valkey: caches and the message broker; nothing lives only there --------------------------------------------
 REDIS_URL = env.text("REDIS_URL", embedded.redis_url(VAR))
-CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
+CACHES = {
+    "default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL},
+    # For what each process may work out again: no page depends on another server for it.
+    "process": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+}
 CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)
 
 # --- Signing in -------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from dashboard.overview import (
     Breakdown,
     BudgetView,
     DayRow,
+    Forecast,
     Freshness,
     Overview,
     Quantity,
@@ -35,7 +36,6 @@ _HUNDRED = Decimal(100)
 def overview(reading: Reading) -> Overview:
     """Everything that the page shows."""
     freshness = freshness_view(reading.freshness, reading.timezone)
-    used = used_in(reading)
     return Overview(
         version=version_of(reading.freshness),
         freshness=freshness,
@@ -44,19 +44,14 @@ def overview(reading: Reading) -> Overview:
         period_start=reading.local(reading.interval.start),
         period_end=reading.local(reading.interval.end),
         plan=reading.period.version.plan.name if reading.period else None,
-        used=used,
+        used=reading.used,
         budget=budget_view(reading),
         alerts=_alerts(reading),
-        forecast=None,
+        forecast=_forecast(reading),
         credits=(),
         days=_days(reading, freshness.data_to) if reading.has_usage else (),
         breakdowns=tuple(_breakdown(reading, dimension) for dimension in reading.dimensions),
     )
-
-
-def used_in(reading: Reading) -> Decimal:
-    """Spend of the period: the number that budgets watch."""
-    return money.total(day.amount for day in reading.days)
 
 
 # --- freshness ------------------------------------------------------------------------------------------------------
@@ -81,14 +76,13 @@ def budget_view(reading: Reading) -> BudgetView | None:
     budget = reading.budget
     if budget is None:
         return None
-    used = used_in(reading)
     return BudgetView(
         id=budget.public_id,
         name=budget.name,
         amount=budget.amount,
-        used=used,
-        left=money.CONTEXT.subtract(budget.amount, used),
-        percent=budgets.percent_of(used, budget.amount),
+        used=reading.used,
+        left=money.CONTEXT.subtract(budget.amount, reading.used),
+        percent=budgets.percent_of(reading.used, budget.amount),
         thresholds=_thresholds(reading),
         recipients=tuple(budget.recipients),
     )
@@ -125,6 +119,23 @@ def _alerts(reading: Reading) -> tuple[AlertView, ...]:
             fired_at=alert.created_at,
         )
         for alert in sorted(standing, key=lambda alert: (-alert.level, alert.pk))
+    )
+
+
+# --- forecast -------------------------------------------------------------------------------------------------------
+
+
+def _forecast(reading: Reading) -> Forecast | None:
+    """The 80 % range, never below what is used by now, and when the expected path reaches the budget."""
+    found = reading.forecast
+    if found is None or found.low is None or found.high is None:
+        return None
+    budget = reading.budget
+    ahead = budget is not None and reading.used < budget.amount
+    return Forecast(
+        low=max(found.low, reading.used),
+        high=max(found.high, reading.used),
+        crosses_at=found.crosses_at(budget.amount) if ahead else None,
     )
 
 

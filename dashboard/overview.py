@@ -68,7 +68,7 @@ class AlertView:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Where the period will end. `crosses_at` is when the budget would be reached, if it would."""
+    """Where the period will end: the 80 % range. `crosses_at` is when the budget would be reached, if it would."""
 
     low: Decimal
     high: Decimal

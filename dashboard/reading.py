@@ -8,13 +8,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from functools import cached_property
 from zoneinfo import ZoneInfo
 
+from django.core.cache import caches
 from django.db import connection, transaction
 
 from accounts.models import Customer
+from billing import money
 from billing.budgets import queries as budgets
+from billing.budgets.forecast import Forecast
 from billing.budgets.models import Alert, Budget
 from billing.metering import queries as metering
 from billing.metering.models import Meter
@@ -24,6 +28,7 @@ from billing.rating.queries import SeriesRow, rated_series
 from billing.subscriptions import queries as subscriptions
 from billing.subscriptions.models import BillingPeriod
 
+FORECAST_SECONDS = 60
 FIRST_DIMENSIONS = ("model", "api_key")  # what people ask for first
 
 
@@ -121,6 +126,23 @@ class Reading:
     def days(self) -> Sequence[SeriesRow]:
         """Spend of each local day of the interval, those to come included."""
         return self.spend(self._day_edges)
+
+    @cached_property
+    def used(self) -> Decimal:
+        """Spend of the interval: the number that budgets watch."""
+        return money.total(day.amount for day in self.days)
+
+    @cached_property
+    def forecast(self) -> Forecast | None:
+        """Where the period will end. Kept for a minute: it reads twelve weeks, and hardly moves in one."""
+        if self.period is None:
+            return None
+        key = f"forecast:{self.period.subscription.public_id}:{self.period.pk}:{self.unit}"
+        return caches["process"].get_or_set(key, self._outlook, FORECAST_SECONDS)
+
+    def _outlook(self) -> Forecast | None:
+        as_of = self.freshness.counted_through
+        return budgets.outlook(self.customer, unit=self.unit, period=self.period, spent=self.used, as_of=as_of)
 
     @cached_property
     def groups(self) -> Sequence[SeriesRow]:

@@ -242,3 +242,33 @@ def test_the_number_of_queries_does_not_grow(member, busy, path):
         busy.use(days_ago=number % 9, model=f"m-{number}", api_key=f"k-{number}", output_tokens=1_000_000)
     busy.count()
     assert queries_of(member, path) == few
+
+
+# --- forecast -------------------------------------------------------------------------------------------------------
+
+
+def test_three_days_of_usage_give_a_range_that_holds_what_is_used(member, house):
+    for hour in range(24 * 4):
+        house.use(days_ago=hour / 24, model="large-2", api_key="chat", input_tokens=400_000)
+    house.count()
+    make_budget(house, "100", "80")
+    found = overview(house)
+    assert found.used < found.forecast.low < found.forecast.high
+    assert found.forecast.crosses_at > clock.now()
+    assert "crosses the budget about" in text(page(member))
+
+
+def test_too_little_usage_gives_no_number(member, house):
+    house.use(days_ago=1, model="large-2", api_key="chat", input_tokens=400_000)
+    house.count()
+    assert overview(house).forecast is None
+    assert "Not enough data yet" in text(page(member))
+
+
+def test_a_budget_that_is_used_up_is_crossed_no_more(member, house):
+    for hour in range(24 * 4):
+        house.use(days_ago=hour / 24, model="large-2", api_key="chat", input_tokens=400_000)
+    house.count()
+    make_budget(house, "1", "80")
+    assert overview(house).forecast.crosses_at is None
+    assert "budget used up" in text(page(member))
