@@ -20,11 +20,12 @@ from billing import money
 from billing.budgets import queries as budgets
 from billing.budgets.forecast import Forecast
 from billing.budgets.models import Alert, Budget
+from billing.credits.queries import spend_series
 from billing.metering import queries as metering
 from billing.metering.models import Meter
 from billing.periods import Interval, buckets
 from billing.pricing.queries import PriceTerms, terms_by_version
-from billing.rating.queries import SeriesRow, rated_series
+from billing.rating.queries import SeriesRow
 from billing.subscriptions import queries as subscriptions
 from billing.subscriptions.models import BillingPeriod
 
@@ -160,4 +161,4 @@ class Reading:
         return (self.interval.start, *(day.end for day in days))
 
     def spend(self, edges: Sequence[datetime], *, group_by: Sequence[str] = ()) -> Sequence[SeriesRow]:
-        return rated_series(self.customer, edges=edges, unit=self.unit, group_by=group_by)
+        return spend_series(self.customer, edges=edges, unit=self.unit, group_by=group_by)

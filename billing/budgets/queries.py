@@ -17,10 +17,11 @@ from billing.budgets.evaluation import Direction
 from billing.budgets.forecast import Forecast, forecast
 from billing.budgets.models import Alert, AlertDirection, Budget, Threshold
 from billing.budgets.recipients import addresses
+from billing.credits import queries as credits
 from billing.metering import queries as metering
 from billing.metering.models import DimensionSet
 from billing.periods import Interval
-from billing.rating import queries as rating
+from billing.rating.queries import SeriesRow
 from billing.subscriptions import queries as subscriptions
 from billing.subscriptions.models import BillingPeriod, PeriodStatus
 
@@ -87,11 +88,9 @@ def used(customer: Customer, *, unit: str, period: BillingPeriod) -> Decimal:
     return money.total(row.amount for row in spend_by(customer, unit=unit, period=period))
 
 
-def spend_by(
-    customer: Customer, *, unit: str, period: BillingPeriod, group_by: Sequence[str] = ()
-) -> list[rating.SeriesRow]:
+def spend_by(customer: Customer, *, unit: str, period: BillingPeriod, group_by: Sequence[str] = ()) -> list[SeriesRow]:
     """The same spend in its parts, one row for each group."""
-    return rating.rated_series(customer, edges=[period.starts_at, period.ends_at], unit=unit, group_by=group_by)
+    return credits.spend_series(customer, edges=[period.starts_at, period.ends_at], unit=unit, group_by=group_by)
 
 
 def percent_of(value: Decimal, limit: Decimal) -> Decimal:
@@ -147,7 +146,7 @@ def _hourly(customer: Customer, unit: str, as_of: datetime) -> dict[datetime, De
     end = as_of.replace(minute=0, second=0, microsecond=0)
     start = max(end - _HISTORY, first.replace(minute=0))
     edges = [start + _HOUR * hour for hour in range((end - start) // _HOUR + 1)]
-    rows = rating.rated_series(customer, edges=edges, unit=unit) if len(edges) > 1 else []
+    rows = credits.spend_series(customer, edges=edges, unit=unit) if len(edges) > 1 else []
     return {row.start: row.amount for row in dropwhile(lambda row: not row.amount, rows)}
 
 

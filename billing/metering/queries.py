@@ -110,6 +110,8 @@ def counted_through(customer: Customer) -> datetime:
 def has_usage(customer: Customer) -> bool:
     """Whether anything of the customer was ever counted."""
     return UsageDay.objects.filter(customer=customer).exists()
+
+
 def is_counted(meter: Meter) -> bool:
     """Whether events were counted with it, which freezes what gives them their meaning."""
     return UsageDelta.objects.filter(meter=meter).exists() or UsageBucket.objects.filter(meter=meter).exists()

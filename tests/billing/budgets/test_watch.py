@@ -362,5 +362,5 @@ def test_watching_costs_the_same_however_many_budgets_there_are(subscribed, djan
     for number in range(budgets):
         make_budget(subscribed, name=f"Budget {number}")
 
-    with django_assert_num_queries(10):
+    with django_assert_num_queries(11):
         services.watch(customer_id=subscribed.pk, at=AT, as_of=AT)

@@ -5,11 +5,13 @@ from decimal import Decimal
 
 import pytest
 
+from billing.budgets import queries as budget_queries
 from billing.credits import queries, services
 from billing.credits.models import AllocationCell, GrantKind, LedgerEntry, LedgerTransaction
 from billing.cycle.services import advance
 from billing.periods import Interval
 from billing.subscriptions.models import BillingPeriod
+from tests.billing.budgets.conftest import make_budget
 from tests.billing.credits.conftest import START
 from tests.factories import event, ingest
 
@@ -214,3 +216,14 @@ def test_every_transaction_says_why(subscribed):
         "overage",
         "consumed",
     }
+
+
+def test_a_budget_counts_overage_as_the_page_does(subscribed):
+    make_budget(subscribed, START, amount=Decimal(1))
+    use(180, START + DAY)
+
+    advance(customer_id=subscribed.pk, at=START + DAY)
+
+    [status] = budget_queries.status(subscribed, START + DAY)
+    assert status.value == Decimal("0.80")
+    assert [alert.value for alert in budget_queries.alerts(subscribed)] == [Decimal("0.80")] * 2
