@@ -5,7 +5,7 @@ refused by name, never ignored: a budget that is not watched as asked would be w
 """
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
@@ -33,6 +33,7 @@ from billing.http import (
     invalid,
     not_found,
     own_customer,
+    page_of,
     plain_instant,
     read_body,
     read_query,
@@ -181,11 +182,6 @@ def _plain(amount: Decimal | None) -> str | None:
 
 def _instant(at: datetime | None) -> str | None:
     return None if at is None else plain_instant(at)
-
-
-def page_of(name: str, row: Callable[..., serializers.BaseSerializer[Any]]) -> serializers.Serializer[Any]:
-    """The schema of one page of a list."""
-    return inline_serializer(name, {"data": row(many=True), "next_cursor": serializers.CharField(allow_null=True)})
 
 
 def budget_answer(budget: Budget) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from billing.http import (
     customer_or_404,
     invalid,
     not_found,
+    page_of,
     plain_instant,
     read_body,
     read_query,
@@ -201,9 +202,7 @@ class LedgerView(ApiView):
             OpenApiParameter("to", str, description="Exclusive."),
             OpenApiParameter("code", str, enum=TransactionCode.values),
         ],
-        responses=inline_serializer(
-            "Ledger", {"data": TransactionAnswer(many=True), "next_cursor": serializers.CharField(allow_null=True)}
-        ),
+        responses=page_of("Ledger", TransactionAnswer),
     )
     def get(self, request: Request, key: str) -> Response:
         """Transactions with their entries, newest first."""

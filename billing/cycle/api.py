@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.urls import path
-from drf_spectacular.utils import OpenApiParameter, extend_schema, inline_serializer
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -19,6 +19,7 @@ from billing.http import (
     cursor_page,
     customer_or_404,
     invalid,
+    page_of,
     plain_instant,
     read_body,
     within_reach,
@@ -58,10 +59,7 @@ class SubscriptionsView(ApiView):
     @extend_schema(
         operation_id="subscriptions_list",
         parameters=[OpenApiParameter("customer", str, description="Key of a customer; all when absent.")],
-        responses=inline_serializer(
-            "Subscriptions",
-            {"data": SubscriptionAnswer(many=True), "next_cursor": serializers.CharField(allow_null=True)},
-        ),
+        responses=page_of("Subscriptions", SubscriptionAnswer),
     )
     def get(self, request: Request) -> Response:
         """Subscriptions, oldest first."""

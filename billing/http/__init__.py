@@ -12,7 +12,7 @@ from billing.http.fields import (
     read_instant,
     read_query,
 )
-from billing.http.paging import cursor_page
+from billing.http.paging import cursor_page, page_of
 from billing.http.parsing import DecimalJSONParser, depth_exceeds, parse_json
 from billing.http.views import ApiView, customer_or_404, own_customer, within_reach
 
@@ -32,6 +32,7 @@ __all__ = [
     "is_key",
     "not_found",
     "own_customer",
+    "page_of",
     "parse_json",
     "plain_instant",
     "problem_details",

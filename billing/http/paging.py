@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from django.core.exceptions import ValidationError
 from django.db.models import Model, Q, QuerySet
+from drf_spectacular.utils import inline_serializer
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -37,6 +39,13 @@ def cursor_page[M: Model](
     rows = rows[:limit]
     next_cursor = _write_cursor([getattr(rows[-1], name.lstrip("-")) for name in order]) if more else None
     return Response({"data": [serialize(row) for row in rows], "next_cursor": next_cursor})
+
+
+def page_of(name: str, row: type[serializers.Serializer[Any]]) -> serializers.Serializer[Any]:
+    """The schema of one page of a list of such rows, for `extend_schema`."""
+    fields = {"data": row(many=True), "next_cursor": serializers.CharField(allow_null=True)}
+    page: serializers.Serializer[Any] = inline_serializer(name, fields)
+    return page
 
 
 def _limit(text: str) -> int:

@@ -7,7 +7,7 @@ import msgspec
 from django.http.request import UnreadablePostError
 from django.urls import path
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field, inline_serializer
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
 from rest_framework import serializers
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
@@ -27,6 +27,7 @@ from billing.http import (
     invalid,
     not_found,
     own_customer,
+    page_of,
     plain_instant,
     read_body,
     read_query,
@@ -121,11 +122,6 @@ class EventRow(_WithSource):
     extensions = serializers.DictField(required=False, help_text="Of a CloudEvent.")
 
 
-def page_of(name: str, row: serializers.Serializer[Any]) -> serializers.Serializer[Any]:
-    """The schema of one page of a list."""
-    return inline_serializer(name, {"data": row, "next_cursor": serializers.CharField(allow_null=True)})
-
-
 class EventsView(ApiView):
     """Events in, one by one or up to 1,000 at once, and out again by customer."""
 
@@ -161,7 +157,7 @@ class EventsView(ApiView):
             raise ApiError(error.code, error.detail, error.status) from error
         return Response(answer.as_dict())
 
-    @extend_schema(operation_id="events_list", parameters=[EventsQuery], responses=page_of("EventPage", EventRow()))
+    @extend_schema(operation_id="events_list", parameters=[EventsQuery], responses=page_of("EventPage", EventRow))
     def get(self, request: Request) -> Response:
         """The events of one customer, the latest first."""
         asked = read_query(request, EventsQuery)
@@ -236,7 +232,7 @@ class UnmatchedView(ApiView):
     @extend_schema(
         operation_id="unmatched_list",
         parameters=[UnmatchedQuery],
-        responses=page_of("UnmatchedPage", UnmatchedRow()),
+        responses=page_of("UnmatchedPage", UnmatchedRow),
     )
     def get(self, request: Request) -> Response:
         """Stored, not counted: they lack their customer or a meter, and are counted once it exists."""
@@ -258,7 +254,7 @@ class RefusedRow(_WithSource):
 class RefusedView(ApiView):
     """Items that were refused."""
 
-    @extend_schema(operation_id="refused_list", responses=page_of("RefusedPage", RefusedRow()))
+    @extend_schema(operation_id="refused_list", responses=page_of("RefusedPage", RefusedRow))
     def get(self, request: Request) -> Response:
         """How many items were refused, by code, key and source, with the latest as a sample."""
         return cursor_page(queries.refused(), request, serialize=_refused, order=("-id",))
@@ -331,7 +327,7 @@ class MetersView(ApiView):
             raise invalid("key", "A meter with this key exists already.", "already_exists", 409)
         return Response(_meter(services.create_meter(at=now(), **fields)), status=201)
 
-    @extend_schema(operation_id="meters_list", responses=page_of("MeterPage", MeterRow()))
+    @extend_schema(operation_id="meters_list", responses=page_of("MeterPage", MeterRow))
     def get(self, request: Request) -> Response:
         """All meters."""
         return cursor_page(Meter.objects.all(), request, serialize=_meter, order=("key",))

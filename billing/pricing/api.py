@@ -1,12 +1,12 @@
 """Plans and their versions."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
 from django.urls import path
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import extend_schema, extend_schema_field, inline_serializer
+from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -21,6 +21,7 @@ from billing.http import (
     cursor_page,
     is_key,
     not_found,
+    page_of,
     plain_instant,
     read_body,
 )
@@ -146,11 +147,6 @@ class PlanBody(StrictSerializer):
 
 class PublishBody(StrictSerializer):
     at = InstantField(required=False, help_text="From when new subscriptions take it; now when absent.")
-
-
-def page_of(name: str, row: Callable[..., serializers.BaseSerializer[Any]]) -> serializers.Serializer[Any]:
-    """The schema of one page of a list."""
-    return inline_serializer(name, {"data": row(many=True), "next_cursor": serializers.CharField(allow_null=True)})
 
 
 # --- views --------------------------------------------------------------------------------------------------

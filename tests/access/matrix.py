@@ -33,6 +33,7 @@ BUDGET = {
 OURS = [
     ("healthz", "GET", EVERYBODY),
     ("theme", "POST", EVERYBODY),
+    # --- the customer's window
     ("", "GET", SIGNED_IN),
     ("c/<str:key>/", "GET", MEMBERS, "c/acme/"),
     ("c/<str:key>/live", "GET", MEMBERS, "c/acme/live"),
@@ -40,8 +41,14 @@ OURS = [
     ("c/<str:key>/budget", "GET", MEMBERS, "c/acme/budget"),
     ("c/<str:key>/budget/edit", "GET", EDITORS, "c/acme/budget/edit"),
     ("c/<str:key>/budget/edit", "POST", EDITORS, "c/acme/budget/edit"),
+    # --- joining a customer
     ("accounts/invitations/<str:token>", "GET", EVERYBODY, "accounts/invitations/{invitation}"),
     ("accounts/invitations/<str:token>", "POST", EVERYBODY, "accounts/invitations/{invitation}"),
+    # --- API: customers
+    ("api/v1/customers", "GET", operator_keys(READ)),
+    ("api/v1/customers", "POST", operator_keys(WRITE)),
+    ("api/v1/customers/<str:key>", "GET", and_own(READ), "api/v1/customers/acme"),
+    ("api/v1/customers/<str:key>", "PATCH", operator_keys(WRITE), "api/v1/customers/acme"),
     # --- API: metering
     ("api/v1/events", "GET", own_rows(READ)),
     ("api/v1/events", "POST", operator_keys(EVENTS)),
@@ -53,6 +60,15 @@ OURS = [
     ("api/v1/meters/<str:key>", "PATCH", operator_keys(WRITE), "api/v1/meters/{meter}"),
     # --- API: rating
     ("api/v1/customers/<str:key>/usage", "GET", and_own(READ), "api/v1/customers/acme/usage"),
+    # --- API: credits
+    ("api/v1/customers/<str:key>/spend", "GET", and_own(READ), "api/v1/customers/acme/spend"),
+    ("api/v1/customers/<str:key>/credits", "GET", and_own(READ), "api/v1/customers/acme/credits"),
+    ("api/v1/customers/<str:key>/ledger", "GET", and_own(READ), "api/v1/customers/acme/ledger"),
+    ("api/v1/credit-grants", "POST", operator_keys(WRITE)),
+    ("api/v1/credit-grants/<str:public_id>/void", "POST", operator_keys(WRITE), "api/v1/credit-grants/{grant}/void"),
+    # --- API: cycle
+    ("api/v1/subscriptions", "GET", own_rows(READ)),
+    ("api/v1/subscriptions", "POST", operator_keys(WRITE)),
     # --- API: budgets
     ("api/v1/customers/<str:key>/forecast", "GET", and_own(READ), "api/v1/customers/acme/forecast"),
     ("api/v1/budgets", "GET", own_rows(READ)),

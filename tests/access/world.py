@@ -6,6 +6,8 @@ from decimal import Decimal
 from accounts import invitation_links, services
 from accounts.models import Customer, Role
 from billing.budgets import services as budgets
+from billing.credits import services as credits
+from billing.credits.models import GrantKind
 from tests.factories import make_meter, make_plan, make_version
 
 NOW = datetime(2026, 11, 24, 9, tzinfo=UTC)
@@ -18,8 +20,10 @@ def build(acme: Customer) -> dict[str, str]:
     budget = budgets.create_budget(
         customer=acme, name="Monthly", unit="USD", amount=Decimal(100), thresholds=[], recipients=["owners"], at=NOW
     )
+    grant = credits.grant(customer=acme, unit="credits", amount=Decimal(10), kind=GrantKind.PAID, at=NOW)
     return {
         "budget": budget.public_id,
+        "grant": grant.public_id,
         "invitation": invitation_links.link(invitation.public_id).rpartition("/")[2],
         "meter": make_meter().key,
         "plan": make_version(make_plan()).plan.key,
