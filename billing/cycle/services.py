@@ -6,7 +6,7 @@ Roll periods, give plan credits, fold deltas into counters, settle lines against
 import logging
 from datetime import datetime
 
-from django.db import transaction
+from django.db import DatabaseError, transaction
 
 from accounts.models import Customer
 from billing.budgets import services as budgets
@@ -70,6 +70,18 @@ def _advance(customer_id: int, at: datetime) -> None:
     moved |= metering.fold(customer_id=customer_id, at=at)
     moved |= credits.settle(customer_id=customer_id, at=at, since=since)
     if moved:
-        as_of = counters.counted_through(Customer.objects.get(pk=customer_id))
-        budgets.watch(customer_id=customer_id, at=at, as_of=as_of)
+        _watch(customer_id, at)
         metering.publish(customer_id=customer_id)
+
+
+def _watch(customer_id: int, at: datetime) -> None:
+    """An alert that cannot be written must not keep events from being counted. A database that is busy is no such
+    case: then all of it is done again."""
+    as_of = counters.counted_through(Customer.objects.get(pk=customer_id))
+    try:
+        with transaction.atomic():
+            budgets.watch(customer_id=customer_id, at=at, as_of=as_of)
+    except DatabaseError:
+        raise
+    except Exception:
+        logger.exception("The budgets of customer %s could not be watched", customer_id)
