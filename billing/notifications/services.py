@@ -75,7 +75,7 @@ def deliver(*, at: datetime, limit: int = 50) -> int:
             break
         try:
             mail.compose(message).send(using=mail.MAILER)
-        except Exception as error:
+        except Exception as error:  # whatever it is, it must not stop the other messages
             _record_failure(message, error, at=moment)
             if _server_is_away(error):
                 break

@@ -1,7 +1,7 @@
 """When a threshold fires, and that it fires once."""
 
 import threading
-from datetime import datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
@@ -11,8 +11,11 @@ from accounts.models import Customer
 from billing.budgets import queries, services
 from billing.budgets.models import Alert, AlertDirection
 from billing.budgets.validation import ThresholdSpec
+from billing.credits import queries as credits
+from billing.cycle import services as cycle
 from billing.notifications.models import OutboxMessage
-from billing.rating.queries import rated_series
+from billing.periods import Interval
+from billing.pricing.spec import CreditSpec, OverageSpec, PriceSpec
 from billing.subscriptions.models import BillingPeriod, PeriodStatus
 from billing.subscriptions.services import roll
 from tests.billing.budgets.conftest import (
@@ -27,13 +30,7 @@ from tests.billing.budgets.conftest import (
     watch,
 )
 from tests.conftest import member
-from tests.factories import make_meter
-
-
-def spend_in(customer: Customer, starts_at: datetime, ends_at: datetime) -> Decimal:
-    """What the pages show."""
-    [row] = rated_series(customer, edges=[starts_at, ends_at], unit="USD")
-    return row.amount
+from tests.factories import event, ingest, make_meter, make_plan, make_subscription, make_version
 
 
 def fired() -> list[Decimal]:
@@ -110,7 +107,8 @@ def test_an_alert_states_what_the_page_shows(subscribed):
     watch(subscribed, as_of=as_of)
 
     alert = Alert.objects.get(level=1600)
-    assert alert.value == spend_in(subscribed, NOVEMBER, DECEMBER) == Decimal("1604.20")
+    spent = credits.spend(subscribed, unit="USD", interval=Interval(NOVEMBER, DECEMBER))
+    assert alert.value == spent == Decimal("1604.20")
     assert (alert.limit, alert.as_of) == (2000, as_of)
     assert (alert.period_start, alert.period_end) == (NOVEMBER, DECEMBER)
 
@@ -142,6 +140,35 @@ def test_an_archived_budget_is_not_judged(subscribed):
     spend(subscribed, 5000)
 
     assert watch(subscribed) is False
+
+
+def test_the_tick_that_counts_an_event_tells_of_it(subscribed):
+    make_budget(subscribed)
+    sent = event("e1", timestamp=AT.isoformat(), work="1604.20")
+    ingest(sent, at=AT, backfill=True)
+
+    cycle.advance(customer_id=subscribed.pk, at=AT)
+
+    assert fired() == [80, 50]
+    assert headlines() == ['80% of budget "Production" used']
+
+
+def test_credits_beyond_the_grants_count_at_their_rate(acme, work):
+    prices = (PriceSpec("work", "work", "credits", Decimal(1)),)
+    terms = {"credits": (CreditSpec("credits", Decimal(100)),), "overage": (OverageSpec("credits", Decimal("0.5")),)}
+    make_subscription(acme, make_version(make_plan(), prices=prices, **terms), NOVEMBER)
+    cycle.advance(customer_id=acme.pk, at=AT)
+    make_budget(acme, amount=Decimal(100))
+    make_budget(acme, name="Credits", unit="credits", amount=Decimal(1000))
+    spend(acme, 300)
+
+    watch(acme)
+
+    values = dict(Alert.objects.values_list("threshold__budget__name", "value"))
+    assert values == {"Production": Decimal(100)}
+    spend(acme, 200)
+    watch(acme)
+    assert Alert.objects.get(threshold__budget__name="Credits").value == 500
 
 
 # --- edits ----------------------------------------------------------------------------------------------------
