@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from billing.metering.identity import canonical, number
-from billing.money import parse_decimal, plain
+from billing.money import LIMIT, parse_decimal, plain
 
 type Properties = Mapping[str, Any]
 type Test = Callable[[Properties], bool]
@@ -74,6 +74,8 @@ class Counter:
         return Feed(self.definition.id, self._dimension_set(properties), quantity)
 
     def _quantity(self, value: object) -> Decimal:
+        if type(value) is int and 0 <= value <= LIMIT:  # as most are
+            return Decimal(value)
         try:
             quantity = parse_decimal(value)
         except ValueError as error:

@@ -1,0 +1,15 @@
+"""Measurements, on servers of their own in `var/bench`: `python -m tests.benchmarks.<name>`.
+
+No test depends on them.
+"""
+
+import os
+from pathlib import Path
+
+import django
+
+os.environ.setdefault("VAR", str(Path(__file__).resolve().parents[2] / "var" / "bench"))
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+os.environ.setdefault("SECRET_KEY", "only-for-measuring-on-this-machine-0123456789-abcdefghijkl")
+os.environ |= {"DEBUG": "0", "DATABASE_POOL_SIZE": "0", "LOG_LEVEL": "WARNING"}
+django.setup()

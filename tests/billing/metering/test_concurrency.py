@@ -8,11 +8,13 @@ import pytest
 from django.db import connection, transaction
 
 from accounts.models import Customer
-from billing.metering import queries, services
+from billing.metering import queries, services, store
 from billing.metering.models import UnmatchedEvent, UsageDelta, UsageEvent
-from tests.factories import event, fold, ingest, make_meter
+from tests.factories import bearer, event, fold, ingest, make_api_key, make_meter
 
 AT = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
+
+CUT = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
 
 pytestmark = pytest.mark.usefixtures("committed")
 
@@ -156,3 +158,35 @@ def test_a_claimed_customer_is_passed_over(customer):
     assert at_once(hold, look) == [None, None]
     with transaction.atomic():
         assert services.claim_next(skip=[]) == customer.pk
+
+
+def test_a_connection_that_is_cut_answers_503_and_the_repeat_counts_once(client, customer):
+    make_meter()
+    key = bearer(make_api_key()[1])
+    waiting = threading.Event()
+
+    def post():
+        try:
+            return client.post("/api/v1/events", event("a", tokens=1), content_type="application/json", **key)
+        finally:
+            connection.close()
+
+    def hold_and_cut():
+        with transaction.atomic():
+            store.change_catalogue()
+            waiting.set()
+            with connection.cursor() as cursor:
+                while True:
+                    cursor.execute(CUT)
+                    if cursor.fetchall():
+                        return
+
+    def post_when_held():
+        waiting.wait(10)
+        return post()
+
+    _, cut = at_once(hold_and_cut, post_when_held)
+
+    assert (cut.status_code, cut.headers["Retry-After"], cut.json()["code"]) == (503, "1", "unavailable")
+    assert not UsageEvent.objects.exists()
+    assert post().json()["accepted"] == 1
