@@ -10,15 +10,19 @@ from zoneinfo import ZoneInfo
 from billing import money
 from billing.budgets import queries as budgets
 from billing.budgets.announcement import level_text
+from billing.credits.models import CreditGrant
+from billing.credits.queries import Balance, GrantBalance
 from billing.metering import queries as metering
 from billing.rating.queries import SeriesRow
 from dashboard.overview import (
     AlertView,
     Breakdown,
     BudgetView,
+    CreditsView,
     DayRow,
     Forecast,
     Freshness,
+    GrantView,
     Overview,
     Quantity,
     ShareRow,
@@ -29,6 +33,8 @@ from dashboard.reading import Reading
 LATE = timedelta(seconds=10)  # events are counted within two seconds; beyond this the page says that they are not
 SHOWN = 8  # rows of a breakdown; the others are summed
 LABELS = {"api_key": "key"}
+
+OVERAGE = "overage:"  # begins the `price` of rows that are credit overage
 
 _HUNDRED = Decimal(100)
 
@@ -48,7 +54,7 @@ def overview(reading: Reading) -> Overview:
         budget=budget_view(reading),
         alerts=_alerts(reading),
         forecast=_forecast(reading),
-        credits=(),
+        credits=tuple(_credits(reading, balance) for balance in reading.balances if _is_prepaid(balance)),
         days=_days(reading, freshness.data_to) if reading.has_usage else (),
         breakdowns=tuple(_breakdown(reading, dimension) for dimension in reading.dimensions),
     )
@@ -122,6 +128,40 @@ def _alerts(reading: Reading) -> tuple[AlertView, ...]:
     )
 
 
+# --- credits --------------------------------------------------------------------------------------------------------
+
+
+def _is_prepaid(balance: Balance) -> bool:
+    """Money that is spent without any grant in it is simply what the invoice will say."""
+    return bool(balance.grants) or not money.is_currency(balance.unit)
+
+
+def _credits(reading: Reading, balance: Balance) -> CreditsView:
+    """Grants that have ended are history: the ledger tells of them, this page does not."""
+    return CreditsView(
+        unit=balance.unit,
+        available=balance.available,
+        overage=balance.overage,
+        runs_out_at=balance.runs_out_at,
+        grants=tuple(_grant(reading, each) for each in balance.grants if not _has_ended(reading, each.grant)),
+    )
+
+
+def _has_ended(reading: Reading, grant: CreditGrant) -> bool:
+    return grant.voided_at is not None or (grant.expires_at is not None and grant.expires_at <= reading.at)
+
+
+def _grant(reading: Reading, balance: GrantBalance) -> GrantView:
+    grant = balance.grant
+    return GrantView(
+        name=grant.reason or grant.get_kind_display(),
+        amount=grant.amount,
+        remaining=balance.remaining,
+        usable_from=grant.effective_at if grant.effective_at > reading.at else None,
+        expires_at=grant.expires_at,
+    )
+
+
 # --- forecast -------------------------------------------------------------------------------------------------------
 
 
@@ -156,7 +196,7 @@ def _breakdown(reading: Reading, dimension: str) -> Breakdown:
     """Spend by the values of one dimension: the largest ones, and the others as one row."""
     named: dict[str | None, list[SeriesRow]] = defaultdict(list)
     for row in reading.groups:
-        named[row.group[dimension]].append(row)
+        named[_name(row, dimension)].append(row)
     total = money.total(row.amount for row in reading.groups)
     rows = sorted((_share(reading, name, parts, total) for name, parts in named.items()), key=_by_amount)
     label = LABELS.get(dimension, dimension.replace("_", " "))
@@ -169,6 +209,12 @@ def _breakdown(reading: Reading, dimension: str) -> Breakdown:
         rest=_share(reading, f"{len(rows) - shown} others", rest, total) if rest else None,
         total=total,
     )
+
+
+def _name(row: SeriesRow, dimension: str) -> str | None:
+    """The dimension's value. Credits that were used beyond the grants are charged as a whole and have none."""
+    price = row.group["price"] or ""
+    return f"{price.removeprefix(OVERAGE)} beyond the grants" if price.startswith(OVERAGE) else row.group[dimension]
 
 
 def _by_amount(row: ShareRow) -> tuple[Decimal, str]:
@@ -189,6 +235,8 @@ def _quantities(reading: Reading, parts: Iterable[SeriesRow]) -> Iterable[Quanti
     """What was used, added up by unit: input and output tokens are both tokens."""
     amounts: dict[str, Decimal] = {}
     for part in parts:
+        if part.quantity is None:  # overage: its quantity is on the line that used the credits
+            continue
         unit = reading.meters[part.group["meter"]].unit
         amounts[unit] = money.CONTEXT.add(amounts.get(unit, Decimal(0)), part.quantity)
     return [Quantity(amount, unit) for unit, amount in amounts.items() if amount]

@@ -21,9 +21,9 @@ class Table:
 
 
 def table(reading: Reading) -> Table:
-    """One row per day, dimension values and meter. Instants carry the customer's offset; amounts are exact."""
+    """One row per day, dimension values and price. Instants carry the customer's offset; amounts are exact."""
     interval = reading.interval
-    header = ("start", "end", *reading.dimensions, "meter", "quantity", "quantity_unit", "amount", "unit")
+    header = ("start", "end", *reading.dimensions, "meter", "price", "quantity", "quantity_unit", "amount", "unit")
     first, last = reading.local(interval.start), reading.local(interval.end - timedelta(microseconds=1))
     return Table(
         name=f"{reading.customer.key}-spend-{first:%Y-%m-%d}-to-{last:%Y-%m-%d}.csv",
@@ -39,8 +39,9 @@ def _cells(reading: Reading, row: SeriesRow) -> tuple[str, ...]:
         reading.local(row.end).isoformat(),
         *(_safe(row.group[dimension] or "") for dimension in reading.dimensions),
         _safe(row.group["meter"] or ""),
+        _safe(row.group["price"] or ""),
         "" if row.quantity is None else money.plain(row.quantity),
-        _safe(meter.unit) if meter else "",
+        _safe(meter.unit) if meter and row.quantity is not None else "",
         money.plain(row.amount),
         reading.unit,
     )

@@ -77,9 +77,12 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True)
 class GrantView:
+    """`usable_from` only while that is to come."""
+
     name: str
     amount: Decimal
     remaining: Decimal
+    usable_from: datetime | None
     expires_at: datetime | None
 
     @property
@@ -89,12 +92,13 @@ class GrantView:
 
 @dataclass(frozen=True, slots=True)
 class CreditsView:
-    """What can still be drawn in one unit, and what was used beyond it (`overage`). `grants` in burn order;
-    `next_expiry` is the first to lapse."""
+    """What can still be drawn in one unit, what was used beyond it (`overage`), and when it is gone at the
+    pace of the last days. `grants` in burn order; `next_expiry` is the first to lapse."""
 
     unit: str
     available: Decimal
     overage: Decimal
+    runs_out_at: datetime | None
     grants: tuple[GrantView, ...]
 
     @property

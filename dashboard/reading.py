@@ -20,7 +20,7 @@ from billing import money
 from billing.budgets import queries as budgets
 from billing.budgets.forecast import Forecast
 from billing.budgets.models import Alert, Budget
-from billing.credits.queries import spend_series
+from billing.credits import queries as credits
 from billing.metering import queries as metering
 from billing.metering.models import Meter
 from billing.periods import Interval, buckets
@@ -90,6 +90,11 @@ class Reading:
         return budgets.standing_alerts(self.customer, self.period) if self.period else {}
 
     @cached_property
+    def balances(self) -> Sequence[credits.Balance]:
+        """One per unit that has grants or overage."""
+        return credits.balances(self.customer, self.at)
+
+    @cached_property
     def unit(self) -> str:
         """What the page counts in: the budget's unit, else the plan's currency, unless nothing is priced in it."""
         if self.budget:
@@ -147,13 +152,13 @@ class Reading:
 
     @cached_property
     def groups(self) -> Sequence[SeriesRow]:
-        """Spend of the interval by dimensions and meter."""
-        return self.spend((self.interval.start, self.interval.end), group_by=(*self.dimensions, "meter"))
+        """Spend of the interval by dimensions, meter and price."""
+        return self.spend((self.interval.start, self.interval.end), group_by=(*self.dimensions, "meter", "price"))
 
     @cached_property
     def groups_by_day(self) -> Sequence[SeriesRow]:
         """The same by day: sums to `days` and to `groups`, to the last place."""
-        return self.spend(self._day_edges, group_by=(*self.dimensions, "meter"))
+        return self.spend(self._day_edges, group_by=(*self.dimensions, "meter", "price"))
 
     @property
     def _day_edges(self) -> tuple[datetime, ...]:
@@ -161,4 +166,4 @@ class Reading:
         return (self.interval.start, *(day.end for day in days))
 
     def spend(self, edges: Sequence[datetime], *, group_by: Sequence[str] = ()) -> Sequence[SeriesRow]:
-        return spend_series(self.customer, edges=edges, unit=self.unit, group_by=group_by)
+        return credits.spend_series(self.customer, edges=edges, unit=self.unit, group_by=group_by)

@@ -9,8 +9,9 @@ import pytest
 
 from accounts.models import Customer
 from billing import clock
-from billing.pricing.spec import MatchSpec, PriceSpec
-from tests.factories import event, fold, ingest, make_meter, make_plan, make_subscription, make_version
+from billing.cycle.services import advance
+from billing.pricing.spec import CreditSpec, MatchSpec, OverageSpec, PriceSpec
+from tests.factories import event, ingest, make_meter, make_plan, make_subscription, make_version
 
 PER_MILLION = {"per": Decimal(1_000_000)}
 PRICES = (
@@ -22,6 +23,7 @@ PRICES = (
         match=(MatchSpec({"model": "large-2"}, Decimal("2.50")),),
         **PER_MILLION,
     ),
+    PriceSpec(key="searches", meter="searches", unit="credits", unit_amount=Decimal(1)),
     PriceSpec(key="output", meter="output_tokens", unit="USD", unit_amount=Decimal("0.60"), **PER_MILLION),
 )
 
@@ -43,14 +45,16 @@ class House:
         return self.now - timedelta(days=days_ago)
 
     def count(self) -> None:
-        fold(self.customer, at=clock.now())
+        advance(customer_id=self.customer.pk, at=clock.now())
 
 
 @pytest.fixture
 def plan(db):
     for key in ("input_tokens", "output_tokens"):
         make_meter(key, dimensions=["model", "api_key"])
-    return make_version(make_plan(), prices=PRICES)
+    make_meter("searches", unit="search", event_type="search", aggregation="count", dimensions=["api_key"])
+    credits, overage = CreditSpec("credits", Decimal(10)), OverageSpec("credits", Decimal("0.05"))
+    return make_version(make_plan(), prices=PRICES, credits=(credits,), overage=(overage,))
 
 
 @pytest.fixture

@@ -8,13 +8,12 @@ from html import unescape
 from io import StringIO
 
 import pytest
-from django.db import connection, transaction
+from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from billing import clock, money
 from billing.budgets.services import create_budget
 from billing.budgets.validation import ThresholdSpec
-from billing.metering import services as metering
 from dashboard import building
 from dashboard.reading import Reading
 from tests.factories import event, fold, ingest
@@ -203,9 +202,6 @@ def test_an_open_page_gets_the_part_that_moves_when_something_moved(member, busy
     version = re.search(r'data-version="([^"]+)"', page(member))[1]
     busy.use(model="large-2", api_key="chat", input_tokens=2_000_000)
     busy.count()
-    with transaction.atomic():
-        metering.claim(customer_id=busy.customer.pk)
-        metering.publish(customer_id=busy.customer.pk)
     response = member.get("/c/acme/live", {"v": version}, headers={"HX-Request": "true"})
     fragment = response.content.decode()
     assert fragment.lstrip().startswith('<div id="live"')
@@ -242,6 +238,33 @@ def test_the_number_of_queries_does_not_grow(member, busy, path):
         busy.use(days_ago=number % 9, model=f"m-{number}", api_key=f"k-{number}", output_tokens=1_000_000)
     busy.count()
     assert queries_of(member, path) == few
+
+
+# --- credits --------------------------------------------------------------------------------------------------------
+
+
+def test_credits_say_what_is_left_and_when_it_expires(member, house):
+    for _ in range(3):
+        house.use(type="search", api_key="chat")
+    house.count()
+    [credits] = overview(house).credits
+    assert (credits.unit, credits.available, credits.overage) == ("credits", 7, 0)
+    assert [(grant.name, grant.amount, grant.remaining) for grant in credits.grants] == [("From the plan", 10, 7)]
+    assert "7 credits expires" in text(page(member))
+
+
+def test_credits_beyond_the_grants_are_spend_with_a_name_of_their_own(member, house):
+    for number in range(14):
+        house.use(days_ago=number % 3, type="search", api_key="chat")
+    house.use(model="large-2", api_key="chat", input_tokens=1_000_000)
+    house.count()
+    found, lines = overview(house), rows(member)
+    assert found.used == D("2.50") + 4 * D("0.05")
+    assert found.credits[0].overage == 4
+    assert [row.name for row in found.breakdowns[0].rows] == ["large-2", "credits beyond the grants"]
+    assert sum(D(line["amount"]) for line in lines if line["price"] == "overage:credits") == D("0.20")
+    assert sum(D(line["amount"]) for line in lines) == found.used
+    assert "4 credits used beyond the grants" in text(page(member))
 
 
 # --- forecast -------------------------------------------------------------------------------------------------------
