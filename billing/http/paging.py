@@ -61,7 +61,9 @@ def _after(order: Sequence[str], values: Sequence[object]) -> Q:
         column, comparison = name.lstrip("-"), "lt" if name.startswith("-") else "gt"
         after |= equal & Q(**{f"{column}__{comparison}": value})
         equal &= Q(**{column: value})
-    return after
+    # Says nothing new, but an index can start from it, which it cannot from the alternatives.
+    first, bound = order[0].lstrip("-"), "lte" if order[0].startswith("-") else "gte"
+    return Q(**{f"{first}__{bound}": values[0]}) & after
 
 
 def _write_cursor(values: Sequence[Any]) -> str:
