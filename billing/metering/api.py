@@ -182,6 +182,8 @@ def _body(request: Request) -> bytes:
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip"):
         raise ApiError("unsupported_media_type", "Send the body as it is or with Content-Encoding: gzip.", 415)
+    if "Transfer-Encoding" in request.headers:
+        raise ApiError("length_required", "Send the body with a Content-Length, not in chunks.", 411)
     stream = request.stream
     try:
         body: bytes = stream.read(decoding.MAX_BODY_BYTES + 1) if stream else b""

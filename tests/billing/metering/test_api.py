@@ -117,6 +117,7 @@ def test_a_gzip_body_is_taken(send):
         (b"no gzip", {"Content-Encoding": "gzip"}, 400, "malformed"),
         (gzip.compress(b"[]")[:-4], {"Content-Encoding": "gzip"}, 400, "malformed"),
         (b"[]", {"Content-Encoding": "br"}, 415, "unsupported_media_type"),
+        (b"[]", {"Transfer-Encoding": "chunked"}, 411, "length_required"),
     ],
 )
 def test_a_body_that_cannot_be_read_stores_nothing(send, body, headers, status, code):
