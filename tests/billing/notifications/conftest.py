@@ -9,4 +9,4 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 @pytest.fixture(autouse=True)
 def greeting(settings):
-    settings.TEMPLATES = [settings.TEMPLATES[0] | {"DIRS": [TEMPLATES]}]
+    settings.TEMPLATES = [settings.TEMPLATES[0] | {"DIRS": [TEMPLATES, *settings.TEMPLATES[0]["DIRS"]]}]
