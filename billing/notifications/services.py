@@ -89,7 +89,7 @@ def _claim(*, at: datetime) -> OutboxMessage | None:
     """Lease the message that is due longest: queued, or being sent by someone whose lease has ended."""
     with transaction.atomic(durable=True):
         leased = OutboxMessage.objects.filter(status=OutboxStatus.SENDING, next_attempt_at__gt=at)
-        if leased.count() >= SENDERS:
+        if leased[:SENDERS].count() == SENDERS:
             return None
         message = (
             OutboxMessage.objects.select_for_update(skip_locked=True)

@@ -153,6 +153,18 @@ def test_the_tick_that_counts_an_event_tells_of_it(subscribed):
     assert headlines() == ['80% of budget "Production" used']
 
 
+def test_an_alert_that_cannot_be_written_does_not_keep_events_from_being_counted(subscribed, caplog):
+    make_budget(subscribed, recipients=["owners"])
+    Customer.objects.filter(pk=subscribed.pk).update(email="no address at all")
+    ingest(event("e1", timestamp=AT.isoformat(), work="1604.20"), at=AT, backfill=True)
+
+    cycle.advance(customer_id=subscribed.pk, at=AT)
+
+    assert "could not be watched" in caplog.text
+    assert credits.spend(subscribed, unit="USD", interval=Interval(NOVEMBER, DECEMBER)) == Decimal("1604.20")
+    assert fired() == []
+
+
 def test_credits_beyond_the_grants_count_at_their_rate(acme, work):
     prices = (PriceSpec("work", "work", "credits", Decimal(1)),)
     terms = {"credits": (CreditSpec("credits", Decimal(100)),), "overage": (OverageSpec("credits", Decimal("0.5")),)}

@@ -12,12 +12,12 @@ from django.core.exceptions import ValidationError
 from django.db import connection, transaction
 from psycopg.conninfo import make_conninfo
 
-from billing.notifications import services
+from billing.notifications import services, tasks
 from billing.notifications.models import OutboxMessage, OutboxStatus
 from tests import smtp
 from tests.billing.notifications.conftest import TEMPLATES
 
-AT = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
+AT = datetime(2025, 11, 23, 10, 0, tzinfo=UTC)
 
 
 def enqueue(recipient: str = "alice@acme.test", **changes) -> OutboxMessage:
@@ -47,6 +47,12 @@ def test_a_message_reaches_its_recipient_as_text_and_html(mail_server, message):
     message.refresh_from_db()
     assert message.status == OutboxStatus.SENT
     assert message.sent_at >= AT
+
+
+def test_the_task_sends_what_is_due(mail_server, message):
+    tasks.deliver()
+
+    assert len(mail_server.messages) == 1
 
 
 def test_a_sent_message_is_not_sent_again(mail_server, message):
@@ -297,7 +303,7 @@ import django, sys
 from datetime import datetime
 django.setup()
 from django.conf import settings
-from billing.notifications import services
+from billing.notifications import services, tasks
 settings.TEMPLATES[0]["DIRS"] = [sys.argv[1]]
 sys.stdin.readline()
 services.deliver(at=datetime.fromisoformat("{AT.isoformat()}"))
