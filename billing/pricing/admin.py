@@ -59,7 +59,8 @@ class MatchRowInline(TabularInline):
 
 class PriceInline(StackedInline):
     model = Price
-    fields = [("key", "meter", "unit"), ("unit_amount", "per", "included")]
+    fields = [("key", "meter", "unit"), ("scheme", "unit_amount", "per", "included")]
+    readonly_fields = ["scheme"]  # tiers and packages are written through the API
     inlines = [MatchRowInline]
     extra = 0
     autocomplete_fields = ["meter"]

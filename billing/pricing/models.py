@@ -117,13 +117,42 @@ class OverageTerm(models.Model):
 
 class Scheme(models.TextChoices):
     PER_UNIT = "per_unit", "Per unit"
+    GRADUATED = "graduated", "Graduated"
+    VOLUME = "volume", "Volume"
+    PACKAGE = "package", "Package"
+    PERCENTAGE = "percentage", "Percentage"
 
 
-def _not_negative_amounts(model: str, *fields: str) -> list[models.BaseConstraint]:
-    return [not_negative(field, f"{model}_{field}_not_negative") for field in fields]
+class RowAmounts(models.Model):
+    """What one row of a price says. Only the fields of its scheme are read.
+
+    `tiers` holds {"up_to", "unit_amount", "flat_amount"} with amounts as strings (a check in the database says so).
+    """
+
+    unit_amount = amount_field(default=0, help_text="Of a per-unit price.")
+    tiers: "models.JSONField[Any, Any]" = models.JSONField(
+        default=list, blank=True, help_text="Of a graduated or volume price."
+    )
+    package_size = amount_field(default=1, help_text="Of a package price.")
+    package_amount = amount_field(default=0, help_text="Of a package price: what each started package costs.")
+    rate = amount_field(default=0, help_text="Of a percentage price, in percent.")
+    fixed_amount = amount_field(default=0, help_text="Of a percentage price: per event.")
+    included = amount_field(default=0, help_text="Free quantity of this row in each billing period.")
+    maximum_amount = amount_field(null=True, blank=True, help_text="The most that this row costs in a billing period.")
+
+    class Meta:
+        abstract = True
 
 
-class Price(models.Model):
+def _sound_amounts(model: str) -> list[models.BaseConstraint]:
+    names = ("unit_amount", "package_amount", "rate", "fixed_amount", "included", "maximum_amount")
+    return [
+        positive("package_size", f"{model}_package_size_positive"),
+        *(not_negative(name, f"{model}_{name}_not_negative") for name in names),
+    ]
+
+
+class Price(RowAmounts):
     """How a meter's quantity becomes an amount. The fields here are the default row; match rows override it."""
 
     version = models.ForeignKey(PlanVersion, on_delete=models.CASCADE, related_name="prices")
@@ -132,8 +161,6 @@ class Price(models.Model):
     unit = models.CharField(max_length=32, help_text="The plan's currency, or credits.")
     scheme = models.CharField(max_length=16, choices=Scheme, default=Scheme.PER_UNIT)
     per = amount_field(default=1, help_text="The quantity that the amount buys, for instance 1000000.")
-    unit_amount = amount_field()
-    included = amount_field(default=0, help_text="Free quantity of the default row in each billing period.")
 
     class Meta:
         ordering = ["id"]
@@ -143,23 +170,22 @@ class Price(models.Model):
             models.CheckConstraint(condition=Q(key__regex=KEY_PATTERN), name="price_key_is_a_key"),
             models.CheckConstraint(condition=Q(scheme__in=Scheme.values), name="price_scheme_is_known"),
             positive("per", "price_per_positive"),
-            *_not_negative_amounts("price", "unit_amount", "included"),
+            *_sound_amounts("price"),
         ]
 
     def __str__(self) -> str:
         return self.key
 
 
-class MatchRow(models.Model):
+class MatchRow(RowAmounts):
     """Other amounts for events whose dimensions match `where`: {dimension: value, [values] or null (absent)}."""
 
     price = models.ForeignKey(Price, on_delete=models.CASCADE, related_name="match")
     where: "models.JSONField[Any, Any]" = models.JSONField()
-    unit_amount = amount_field()
 
     class Meta:
         ordering = ["id"]
-        constraints = _not_negative_amounts("match_row", "unit_amount")
+        constraints = _sound_amounts("match_row")
 
     def __str__(self) -> str:
         return str(self.where)

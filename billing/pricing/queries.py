@@ -3,13 +3,23 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, cast
 
 from django.db.models import QuerySet, prefetch_related_objects
 
 from billing.metering.models import Meter
 from billing.pricing.models import MatchRow, Plan, PlanVersion, Price, VersionStatus
-from billing.pricing.schemes import Row, Terms, normalise_where
-from billing.pricing.spec import CreditSpec, MatchSpec, OverageSpec, PriceSpec, VersionSpec
+from billing.pricing.schemes import Scheme, Terms
+from billing.pricing.spec import (
+    ROW_AMOUNTS,
+    CreditSpec,
+    MatchSpec,
+    OverageSpec,
+    PriceSpec,
+    VersionSpec,
+    terms_of,
+    tier_from_stored,
+)
 
 _SAID = ("credits", "overage", "prices__meter", "prices__match")
 
@@ -49,21 +59,8 @@ def terms_by_version(version_ids: Collection[int]) -> dict[int, tuple[PriceTerms
     prices = Price.objects.filter(version_id__in=version_ids).select_related("meter").prefetch_related("match")
     found: dict[int, list[PriceTerms]] = {version_id: [] for version_id in version_ids}
     for price in prices.order_by("id"):
-        found[price.version_id].append(PriceTerms(price, price.meter, _terms(price)))
+        found[price.version_id].append(PriceTerms(price, price.meter, terms_of(_price_spec(price))))
     return {version_id: tuple(items) for version_id, items in found.items()}
-
-
-def _terms(price: Price) -> Terms:
-    return Terms(
-        key=price.key,
-        unit=price.unit,
-        default=Row(per=price.per, unit_amount=price.unit_amount, included=price.included),
-        match=tuple(_match_row(price, row) for row in price.match.all()),
-    )
-
-
-def _match_row(price: Price, row: MatchRow) -> Row:
-    return Row(per=price.per, where=normalise_where(row.where), unit_amount=row.unit_amount)
 
 
 def spec_of(version: PlanVersion) -> VersionSpec:
@@ -86,8 +83,13 @@ def _price_spec(price: Price) -> PriceSpec:
         key=price.key,
         meter=price.meter.key,
         unit=price.unit,
-        unit_amount=price.unit_amount,
+        scheme=cast(Scheme, price.scheme),
         per=price.per,
-        included=price.included,
-        match=tuple(MatchSpec(row.where, row.unit_amount) for row in price.match.all()),
+        match=tuple(MatchSpec(where=row.where, **_amounts(row)) for row in price.match.all()),
+        **_amounts(price),
     )
+
+
+def _amounts(row: Price | MatchRow) -> dict[str, Any]:
+    amounts = {name: getattr(row, name) for name in ROW_AMOUNTS}
+    return {**amounts, "tiers": tuple(map(tier_from_stored, row.tiers))}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
@@ -12,7 +13,15 @@ from billing.metering.models import Meter
 from billing.money import is_currency
 from billing.pricing.models import CreditTerm, MatchRow, OverageTerm, Plan, PlanVersion, Price, VersionStatus
 from billing.pricing.queries import spec_of
-from billing.pricing.spec import PriceSpec, VersionSpec, key_problems, spec_problems
+from billing.pricing.spec import (
+    ROW_AMOUNTS,
+    MatchSpec,
+    PriceSpec,
+    VersionSpec,
+    key_problems,
+    spec_problems,
+    tier_as_stored,
+)
 from billing.pricing.validation import Problem
 
 
@@ -118,14 +127,19 @@ def _write_prices(version: PlanVersion, specs: Iterable[PriceSpec]) -> None:
             key=spec.key,
             meter=meters[spec.meter],
             unit=spec.unit,
+            scheme=spec.scheme,
             per=spec.per,
-            unit_amount=spec.unit_amount,
-            included=spec.included,
+            **_amounts(spec),
         )
         for spec in specs
     )
     MatchRow.objects.bulk_create(
-        MatchRow(price=price, where=row.where, unit_amount=row.unit_amount)
+        MatchRow(price=price, where=row.where, **_amounts(row))
         for price, spec in zip(prices, specs, strict=True)
         for row in spec.match
     )
+
+
+def _amounts(row: PriceSpec | MatchSpec) -> dict[str, Any]:
+    amounts = {name: getattr(row, name) for name in ROW_AMOUNTS}
+    return {**amounts, "tiers": [tier_as_stored(tier) for tier in row.tiers]}

@@ -5,11 +5,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from accounts.models import KEY_PATTERN, valid_key
-from billing.money import ZERO, is_currency
-from billing.pricing.schemes import Row, Terms, normalise_where
+from billing.money import ZERO, is_currency, plain
+from billing.pricing.schemes import Row, Scheme, Terms, Tier, Where, normalise_where
 from billing.pricing.validation import Problem, problems
 
 # About three years: longer periods are a mistake, and far dates leave the calendar.
@@ -22,25 +22,51 @@ _UNIT_LENGTH: Final = 32
 _VALUE_LENGTH: Final = 1000
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowSpec:
+    """The amounts of a row beside `unit_amount`; only those of its scheme are read, as in schemes.Row."""
+
+    tiers: tuple[Tier, ...] = ()
+    package_size: Decimal = Decimal(1)
+    package_amount: Decimal = ZERO
+    rate: Decimal = ZERO
+    fixed_amount: Decimal = ZERO
+    maximum_amount: Decimal | None = None
+
+
 @dataclass(frozen=True, slots=True)
-class MatchSpec:
-    """Another amount where dimensions match: `where` values are a string, a list of strings, or None (absent)."""
+class MatchSpec(RowSpec):
+    """Other amounts where dimensions match: `where` values are a string, a list of strings, or None (absent)."""
 
     where: Mapping[str, Any]
-    unit_amount: Decimal
+    unit_amount: Decimal = ZERO
+    included: Decimal = ZERO
 
 
 @dataclass(frozen=True, slots=True)
-class PriceSpec:
+class PriceSpec(RowSpec):
     """`unit_amount` is what `per` of the meter's quantity costs, in `unit`; `meter` is a meter's key."""
 
     key: str
     meter: str
     unit: str
-    unit_amount: Decimal
+    unit_amount: Decimal = ZERO
     per: Decimal = Decimal(1)
     included: Decimal = ZERO
     match: tuple[MatchSpec, ...] = ()
+    scheme: Scheme = "per_unit"
+
+
+# Fields that a row has under one name in specs, models, schemes and the API.
+ROW_AMOUNTS: Final = (
+    "unit_amount",
+    "package_size",
+    "package_amount",
+    "rate",
+    "fixed_amount",
+    "included",
+    "maximum_amount",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +98,25 @@ class VersionSpec:
     credits: tuple[CreditSpec, ...] = ()
     prices: tuple[PriceSpec, ...] = ()
     overage: tuple[OverageSpec, ...] = ()
+
+
+def tier_as_stored(tier: Tier) -> dict[str, str | None]:
+    """A tier as JSON: the shape of the contract."""
+    return {
+        "up_to": None if tier.up_to is None else plain(tier.up_to),
+        "unit_amount": plain(tier.unit_amount),
+        "flat_amount": plain(tier.flat_amount),
+    }
+
+
+def tier_from_stored(stored: Mapping[str, str | None]) -> Tier:
+    """The inverse of `tier_as_stored`."""
+    up_to = stored["up_to"]
+    return Tier(
+        up_to=None if up_to is None else Decimal(up_to),
+        unit_amount=Decimal(stored["unit_amount"] or 0),
+        flat_amount=Decimal(stored["flat_amount"] or 0),
+    )
 
 
 def spec_problems(spec: VersionSpec, *, currency: str, dimensions: Mapping[str, Iterable[str]]) -> list[Problem]:
@@ -158,15 +203,19 @@ def _price_problems(price: PriceSpec, currency: str, dimensions: Iterable[str] |
     yield from _unit_problems(price.unit, currency)
     if dimensions is None:
         yield Problem("meter", "unknown_meter", f'There is no meter "{price.meter}". Create it first.')
+    yield from amount_problems(price, dimensions)
+
+
+def amount_problems(price: PriceSpec, dimensions: Iterable[str] | None = None) -> list[Problem]:
+    """What is wrong with the rows of a price: their `where`, their amounts, and whether they leave a tie."""
+    if price.scheme not in get_args(Scheme.__value__):
+        return [Problem("scheme", "invalid_choice", f"Use one of {', '.join(get_args(Scheme.__value__))}.")]
     if len(price.match) > MAX_MATCH_ROWS:
-        yield Problem("match", "too_many", f"Send at most {MAX_MATCH_ROWS} match rows.")
-        return
-    wheres = list(_where_problems(price, dimensions))
-    yield from wheres
-    if not wheres:
-        # A match row has the default's `per`, which is named once.
-        found = problems(terms_of(price))
-        yield from (problem for problem in found if not re.fullmatch(r"match\.\d+\.per", problem.field))
+        return [Problem("match", "too_many", f"Send at most {MAX_MATCH_ROWS} match rows.")]
+    # A match row has the default's `per`, which is named once.
+    return list(_where_problems(price, dimensions)) or [
+        problem for problem in problems(terms_of(price)) if not re.fullmatch(r"match\.\d+\.per", problem.field)
+    ]
 
 
 def _where_problems(price: PriceSpec, dimensions: Iterable[str] | None) -> Iterator[Problem]:
@@ -198,8 +247,12 @@ def terms_of(price: PriceSpec) -> Terms:
     return Terms(
         key=price.key,
         unit=price.unit,
-        default=Row(per=price.per, unit_amount=price.unit_amount, included=price.included),
-        match=tuple(
-            Row(per=price.per, where=normalise_where(row.where), unit_amount=row.unit_amount) for row in price.match
-        ),
+        default=_row(price, price, {}),
+        match=tuple(_row(price, row, normalise_where(row.where)) for row in price.match),
     )
+
+
+def _row(price: PriceSpec, row: PriceSpec | MatchSpec, where: Where) -> Row:
+    """A match row inherits only `scheme` and `per`."""
+    amounts = {name: getattr(row, name) for name in ROW_AMOUNTS}
+    return Row(scheme=price.scheme, per=price.per, where=where, tiers=row.tiers, **amounts)

@@ -36,6 +36,14 @@ EXAMPLE = {
 }
 
 
+TIERS = [
+    {"up_to": "1000", "unit_amount": "1", "flat_amount": "0"},
+    {"up_to": None, "unit_amount": "0.8", "flat_amount": "5"},
+]
+GRADUATED = {"key": "calls", "meter": "calls", "unit": "credits", "scheme": "graduated", "tiers": TIERS}
+BY_TIERS = {"where": {"model": "large"}, "tiers": TIERS[1:]}
+
+
 @pytest.fixture
 def ask(client, db):
     _, secret = make_api_key()
@@ -132,11 +140,7 @@ def test_amounts_may_be_numbers_and_are_read_exactly(ask, pro):
         ({"credits": [{"amount": "1", "every": "month"}]}, "credits.0.every"),
         ({"credits": [{"amount": "1", "rollover_max": "5"}]}, "credits.0.rollover_max"),
         ({"prices": [{**EXAMPLE["prices"][0], "minimum_amount": "1"}]}, "prices.0.minimum_amount"),
-        ({"prices": [{**EXAMPLE["prices"][0], "maximum_amount": 0}]}, "prices.0.maximum_amount"),
-        ({"prices": [{**EXAMPLE["prices"][0], "scheme": "graduated"}]}, "prices.0.scheme"),
-        ({"prices": [{**EXAMPLE["prices"][0], "tiers": []}]}, "prices.0.tiers"),
-        ({"prices": [{**EXAMPLE["prices"][0], "match": [{"where": {"model": "a"}, "unit_amount": 1, "included": 5}]}]},
-         "prices.0.match.0.included"),
+        ({"prices": [{**GRADUATED, "match": [{**BY_TIERS, "minimum_amount": 5}]}]}, "prices.0.match.0.minimum_amount"),
     ],
 )  # fmt: skip
 def test_what_comes_later_is_refused_and_says_so(ask, pro, change, field):
@@ -144,6 +148,57 @@ def test_what_comes_later_is_refused_and_says_so(ask, pro, change, field):
 
     assert problems(response) == {field: "invalid_field"}
     assert "available yet" in response.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "amounts",
+    [
+        {"scheme": "per_unit", "unit_amount": "1.5"},
+        {"scheme": "graduated", "tiers": TIERS},
+        {"scheme": "volume", "tiers": TIERS},
+        {"scheme": "package", "package_size": "100", "package_amount": "7"},
+        {"scheme": "percentage", "rate": "2.9", "fixed_amount": "0.3"},
+    ],
+)
+def test_every_scheme_is_taken_and_answered(ask, pro, amounts):
+    row = {name: value for name, value in amounts.items() if name != "scheme"}
+    price = {
+        "key": "calls",
+        "meter": "calls",
+        "unit": "USD",
+        "per": "1",
+        "included": "3",
+        "minimum_amount": None,
+        "maximum_amount": "99",
+        **amounts,
+        "match": [{"where": {"model": "large"}, **row, "included": "2", "maximum_amount": "50"}],
+    }
+
+    shown = ask("POST", "/plans/pro/versions", {"prices": [price]}).json()
+
+    assert shown["prices"] == [price]
+    assert ask("PATCH", "/plans/pro/versions/1", {"base_fee": "1"}).json()["prices"] == [price]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"tiers": None}, {"tiers": "missing_field"}),
+        ({"unit_amount": "1"}, {"unit_amount": "invalid_field"}),
+        ({"scheme": "package"},
+         {"package_size": "missing_field", "package_amount": "missing_field", "tiers": "invalid_field"}),
+        ({"tiers": TIERS[:1]}, {"tiers.0.up_to": "invalid_field"}),
+        ({"tiers": [{"unit_amount": 1}]}, {"tiers.0.up_to": "missing_field"}),
+        ({"tiers": TIERS[1:] * 101}, {"tiers": "invalid_field"}),
+        ({"scheme": "free"}, {"scheme": "invalid_field"}),
+        ({"match": [{"where": {"model": "a"}, "unit_amount": 1}]},
+         {"match.0.tiers": "missing_field", "match.0.unit_amount": "invalid_field"}),
+    ],
+)  # fmt: skip
+def test_a_row_takes_what_its_scheme_takes(ask, pro, change, expected):
+    response = ask("POST", "/plans/pro/versions", {"prices": [{**GRADUATED, **change}]})
+
+    assert problems(response) == {f"prices.0.{field}": code for field, code in expected.items()}
 
 
 @pytest.mark.parametrize("neutral", [{"trial_days": "0"}, {"credits": [{"amount": "1", "rollover_max": 0}]}])
@@ -247,3 +302,93 @@ def test_reading_and_writing_need_their_scopes(ask, globex):
     assert [ask("GET", "/plans", key=key).status_code for key in (reader, writer, own)] == [200, 403, 403]
     assert [ask("POST", "/plans", plan, key=key).status_code for key in (reader, own, writer)] == [403, 403, 201]
     assert Plan.objects.count() == 1
+
+
+# --- simulations --------------------------------------------------------------------------------------------
+
+STAIRS = {
+    "unit": "USD",
+    "scheme": "graduated",
+    "tiers": [
+        {"up_to": "10", "unit_amount": "1.5"},
+        {"up_to": "110", "unit_amount": "1"},
+        {"up_to": None, "unit_amount": "0.5"},
+    ],
+}
+
+
+def test_a_simulation_shows_its_arithmetic(ask):
+    answer = ask("POST", "/price-simulations", {"price": STAIRS, "quantity": "111"}).json()
+
+    assert (answer["amount"], answer["unit"]) == ("115.5", "USD")
+    assert answer["breakdown"][0] == {
+        "where": {},
+        "tier": 1,
+        "kind": "usage",
+        "quantity": "10",
+        "unit_amount": "1.5",
+        "flat_amount": "0",
+        "amount": "15",
+    }
+    assert answer["explanation"] == "10 x 1.5 + 100 x 1 + 1 x 0.5"
+
+
+def test_a_simulation_does_not_charge_what_was_used_before(ask):
+    answer = ask("POST", "/price-simulations", {"price": STAIRS, "quantity": 1, "prior_quantity": 110}).json()
+
+    assert answer["amount"] == "0.5"
+
+
+def test_minimum_and_maximum_apply_in_a_simulation(ask):
+    flat = {"unit": "credits", "unit_amount": "1", "minimum_amount": "5", "maximum_amount": "8"}
+
+    amounts = [
+        ask("POST", "/price-simulations", {"price": flat, "quantity": quantity}).json()["amount"]
+        for quantity in ("1", "6", "9")
+    ]
+
+    assert amounts == ["5", "6", "8"]
+
+
+def test_a_simulation_takes_quantities_by_dimension_values(ask):
+    price = {
+        "key": "input",
+        "meter": "nowhere",
+        "unit": "USD",
+        "unit_amount": "1",
+        "match": [{"where": {"model": ["a", "b"], "region": None}, "unit_amount": "3"}],
+    }
+    used = [
+        {"where": {"model": "a"}, "quantity": "2"},
+        {"where": {"model": "a", "region": "eu"}, "quantity": "1"},
+    ]
+
+    answer = ask("POST", "/price-simulations", {"price": price, "quantities": used}).json()
+
+    assert answer["amount"] == "7"
+    assert [row["where"] for row in answer["breakdown"]] == [{}, {"model": ["a", "b"], "region": None}]
+
+
+def test_a_percentage_counts_its_events(ask):
+    price = {"unit": "USD", "scheme": "percentage", "rate": "2.9", "fixed_amount": "0.3"}
+
+    answer = ask("POST", "/price-simulations", {"price": price, "quantity": "100", "events": 3}).json()
+
+    assert answer["amount"] == "3.8"
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"price": STAIRS}, "quantity"),
+        ({"quantity": 1}, "price"),
+        ({"price": STAIRS, "quantity": "-1"}, "quantity"),
+        ({"price": STAIRS, "quantity": 1, "quantities": []}, "quantity"),
+        ({"price": {**STAIRS, "per": 0}, "quantity": 1}, "price.per"),
+        ({"price": {**STAIRS, "tiers": []}, "quantity": 1}, "price.tiers"),
+        ({"price": {**STAIRS, "scheme": "package"}, "quantity": 1}, "price.package_amount"),
+        ({"price": {**STAIRS, "match": [{**BY_TIERS, "where": {"model": []}}]}, "quantity": 1}, "price.match.0.where"),
+    ],
+)
+def test_a_simulation_that_makes_no_sense_is_refused_with_its_field(ask, body, field):
+    assert field in problems(ask("POST", "/price-simulations", body))

@@ -7,12 +7,13 @@ from threading import Thread
 
 import pytest
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, connection, transaction
+from django.db import DataError, IntegrityError, connection, transaction
 
 from billing.errors import Conflict
 from billing.pricing import queries, services
 from billing.pricing.models import CreditTerm, MatchRow, OverageTerm, PlanVersion, Price
-from billing.pricing.spec import CreditSpec, MatchSpec, OverageSpec, PriceSpec, VersionSpec
+from billing.pricing.schemes import Tier
+from billing.pricing.spec import CreditSpec, MatchSpec, OverageSpec, PriceSpec, VersionSpec, terms_of
 from tests.factories import make_meter, make_plan
 
 D = Decimal
@@ -66,6 +67,28 @@ def test_a_version_says_what_was_written(plan):
 
     assert queries.spec_of(queries.versions(plan).get(pk=version.pk)) == SPEC
     assert (version.number, version.status) == (1, "draft")
+
+
+def test_every_scheme_is_kept_as_it_was_written(plan):
+    tiers = (Tier(D(10), D("1.5")), Tier(None, D("0.000000000001"), D(7)))
+    prices = (
+        PriceSpec(
+            "input",
+            "input_tokens",
+            "USD",
+            scheme="graduated",
+            tiers=tiers,
+            included=D(5),
+            maximum_amount=D(100),
+            match=(MatchSpec({"model": "a"}, tiers=tiers[1:], included=D(2)),),
+        ),
+        PriceSpec("calls", "calls", "credits", scheme="package", package_size=D(100), package_amount=D(3)),
+    )
+    version = services.create_version(plan=plan, spec=replace(SPEC, prices=prices), at=AT)
+
+    assert queries.spec_of(version).prices == prices
+    assert [item.terms for item in queries.terms(version)] == [terms_of(price) for price in prices]
+    assert queries.terms(version)[0].terms.match[0].scheme == "graduated"
 
 
 def test_versions_count_up(plan):
@@ -249,6 +272,45 @@ def test_the_database_refuses_to_add_a_row_to_a_published_version(published, mod
             setattr(row, name, value)
     with pytest.raises(IntegrityError, match="frozen"), transaction.atomic():
         row.save(force_insert=True)
+
+
+TIERS_THAT_ARE_NONE = [
+    '{"up_to": null}',
+    '[{"up_to": null, "unit_amount": "NaN", "flat_amount": "0"}]',
+    '[{"up_to": null, "unit_amount": 1, "flat_amount": "0"}]',
+    '[{"up_to": null, "unit_amount": "-1", "flat_amount": "0"}]',
+    '[{"unit_amount": "1", "flat_amount": "0"}]',
+    '[{"up_to": "1e5", "unit_amount": "1", "flat_amount": "0"}]',
+    '["tier"]',
+]
+
+
+@pytest.mark.parametrize("tiers", TIERS_THAT_ARE_NONE)
+@pytest.mark.parametrize("model", [Price, MatchRow])
+def test_the_database_refuses_tiers_that_hold_no_amounts(plan, model, tiers):
+    services.create_version(plan=plan, spec=SPEC, at=AT)
+    with pytest.raises(IntegrityError, match="tiers_are_amounts"), transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(f"UPDATE {model._meta.db_table} SET tiers = %s", [tiers])
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("unit_amount", "NaN"),
+        ("unit_amount", "-1"),
+        ("package_size", "0"),
+        ("package_amount", "NaN"),
+        ("rate", "-1"),
+        ("fixed_amount", "-1"),
+        ("included", "Infinity"),
+        ("maximum_amount", "-1"),
+    ],
+)
+@pytest.mark.parametrize("model", [Price, MatchRow])
+def test_the_database_refuses_amounts_that_are_none(plan, model, column, value):
+    services.create_version(plan=plan, spec=SPEC, at=AT)
+    with pytest.raises((IntegrityError, DataError)), transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(f"UPDATE {model._meta.db_table} SET {column} = %s::numeric", [value])
 
 
 def test_a_draft_can_be_deleted(plan):

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from billing.money import total
 from billing.periods import QUARTER, Interval, buckets
+from billing.pricing.schemes import Tier
+from billing.pricing.spec import PriceSpec
 from billing.rating import queries
 from billing.subscriptions.services import roll
 from tests.billing.rating.conftest import PRICES, START, days, spec, use
@@ -201,6 +203,27 @@ def test_subscriptions_with_different_periods_add_up(house):
         (0, {"price": "images"}, 1, D("0.04")),
         (192, {"price": "extra"}, 1, D(2)),
         (192, {"price": "images"}, 1, D("0.04")),
+    ]
+
+
+def test_tiers_are_climbed_in_the_order_of_time(house):
+    make_meter("videos", event_type="videos", value="quantity", dimensions=["model"])
+    price = PriceSpec(
+        "videos", "videos", "USD", scheme="graduated", tiers=(Tier(D(10), D(3)), Tier(None, D(1), flat_amount=D(5)))
+    )
+    version = make_version(make_plan("video"), prices=(price,))
+    period = make_subscription(house.customer, version, START).periods.get()
+    for quarter, model in enumerate("aab"):
+        house.use("videos", 6, quarter=quarter, model=model)
+    cuts = [START, START + QUARTER, START + 2 * QUARTER, START + 3 * QUARTER]
+
+    assert [line.amount for line in queries.lines(period)] == [D(43)]
+    assert [list(segment.amounts.values()) for segment in queries.segments(period, cuts)] == [[18], [19], [6]]
+    assert [row.amount for row in series(house, cuts, filters={"price": "videos"})] == [18, 19, 6]
+    grouped = series(house, [START, START + 3 * QUARTER], filters={"price": "videos"}, group_by=("model",))
+    assert [(row.group["model"], row.amount) for row in grouped] == [
+        ("a", D("28.666666666667")),
+        ("b", D("14.333333333333")),
     ]
 
 
