@@ -81,7 +81,7 @@ WHAT_FIELDS_ARE: Final = {
     "type": "Send a string of 1 to 255 characters without control characters.",
     "customer": "Send the key of the customer: 1 to 128 letters, digits, dots, underscores, colons or hyphens.",
     "timestamp": "Send an RFC 3339 instant with an offset, such as 2026-11-23T10:00:00Z.",
-    "properties": "Send an object whose numbers have an exponent within 308.",
+    "properties": "Send an object whose numbers have an exponent within 1,000.",
     "authorization": "Send the id of an authorization.",
     "specversion": 'Send "1.0".',
 }

@@ -11,7 +11,8 @@ from typing import Any, Final
 import msgspec
 
 _EXACT: Final = Context(prec=10_000)  # more digits than an event has room for
-LARGEST_EXPONENT: Final = 308
+LARGEST_EXPONENT: Final = 1_000
+_WRITTEN_OUT: Final = 40  # digits; beyond, a few bytes with an exponent would become a page
 
 # Sorted keys; decimals as numbers, so that 1.5 and "1.5" stay two things.
 _encoder = msgspec.json.Encoder(order="deterministic", decimal_format="number")
@@ -28,9 +29,11 @@ def number(text: str) -> int | Decimal:
         value = Decimal(text)
     except InvalidOperation as error:  # an exponent that not even Decimal holds
         raise ValueError("A number is out of range.") from error
-    if value and not -LARGEST_EXPONENT <= value.adjusted() <= LARGEST_EXPONENT:
+    if not value:
+        return 0
+    if not -LARGEST_EXPONENT <= value.adjusted() <= LARGEST_EXPONENT:
         raise ValueError(f"A number is beyond 10^{LARGEST_EXPONENT} or closer to zero than 10^-{LARGEST_EXPONENT}.")
-    if value == (whole := value.to_integral_value(context=_EXACT)):
+    if value.adjusted() <= _WRITTEN_OUT and value == (whole := value.to_integral_value(context=_EXACT)):
         return int(whole)
     return value.normalize(_EXACT)
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from billing.metering import decoding
 from billing.metering.decoding import BodyError, Refusal, Shape, read, split
+from billing.metering.identity import canonical
 
 GOOD = {"id": "a", "type": "t", "customer": "acme"}
 
@@ -55,11 +56,17 @@ def test_what_is_no_event_is_refused(item):
     assert refusal(item)[0] in {"invalid_field", "missing_field"}
 
 
-@pytest.mark.parametrize("number", ["1e309", "-1e400", "1e-309", "1e99999999999999999999", "9" * 5000])
+@pytest.mark.parametrize("number", ["1e1001", "-1e5000", "1e-1001", "1e99999999999999999999", "9" * 5000])
 def test_a_number_that_nobody_could_read_back_is_refused(number):
     item = json.dumps(GOOD)[:-1].encode() + b', "properties": {"n": %b}}' % number.encode()
 
     assert refusal(item)[0] == "invalid_field"
+
+
+def test_a_large_number_stays_as_short_as_it_was_sent():
+    item = json.dumps(GOOD)[:-1].encode() + b', "properties": {"a": 10e399, "b": 1e30, "c": 1.50, "d": -0e500}}'
+
+    assert canonical(read(item, Shape.NATIVE).properties) == b'{"a":1E+400,"b":1%b,"c":1.5,"d":0}' % (b"0" * 30)
 
 
 def test_text_that_only_looks_like_an_escape_is_taken():

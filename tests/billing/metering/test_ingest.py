@@ -153,6 +153,20 @@ def test_a_decimal_of_zero_or_more_is_counted_exactly(value):
     assert UsageDelta.objects.get().quantity == Decimal(str(value))
 
 
+@pytest.mark.parametrize("size", [FEW, MANY])
+def test_a_number_no_meter_takes_refuses_as_a_value_and_is_stored_otherwise(size):
+    bad = b'{"id": "a", "type": "llm.completion", "customer": "acme", "properties": {"tokens": 1e400}}'
+    good = b'{"id": "b", "type": "llm.completion", "customer": "acme", "properties": {"other": -1e400}}'
+    filler = [json.dumps(event(f"f{n}")).encode() for n in range(size)]
+
+    answer = services.ingest(
+        body=b"[%b]" % b",".join([bad, good, *filler]), content_type="application/json", api_key=None, at=AT
+    )
+
+    assert [(result["index"], result["code"]) for result in answer.results] == [(0, "invalid_value")]
+    assert UsageEvent.objects.get(event_id="b").properties["other"] == -(10**400)
+
+
 def test_an_absent_or_null_value_feeds_nothing():
     answer = ingest(event("a"), event("b", tokens=None), at=AT)
 
