@@ -55,6 +55,13 @@ def empty_tables() -> None:
     owner.close()
 
 
+def as_owner(sql: str) -> None:
+    """Do what only the owner of the database could do: damage that checks must find."""
+    with connections["owner"].cursor() as cursor:
+        cursor.execute(sql)
+    connections["owner"].close()
+
+
 PASSWORD = "correct horse battery"
 
 

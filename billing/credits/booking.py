@@ -17,6 +17,14 @@ from billing.rating.core import Segment
 from billing.rating.queries import segments
 from billing.subscriptions.models import BillingPeriod
 
+type CellKey = tuple[int, int, int, datetime, int | None]  # period, price, row, segment, grant
+
+
+def key_of(cell: allocation.Cell) -> CellKey:
+    """The cell's key among `AllocationCell.key`s."""
+    period, price, row = cell.line.id
+    return period, price, row, cell.segment_starts_at, cell.grant
+
 
 @dataclass(frozen=True, slots=True)
 class Booking:

@@ -1,5 +1,6 @@
 """Credits: grants, and the double-entry ledger that says where each went."""
 
+from datetime import datetime
 from functools import partial
 
 from django.contrib.postgres.fields import ArrayField
@@ -195,6 +196,10 @@ class AllocationCell(models.Model):
 
     def __str__(self) -> str:
         return f"{self.posted} {self.unit}"
+
+    @property
+    def key(self) -> tuple[int, int, int, datetime, int | None]:
+        return self.period_id, self.price_id, self.row, self.segment_starts_at, self.grant_id
 
 
 class Settlement(models.Model):

@@ -10,14 +10,12 @@ from decimal import Decimal
 from django.db.models import F, Q
 
 from accounts.models import Customer
-from billing.credits.booking import Booking, book
+from billing.credits.booking import Booking, CellKey, book, key_of
 from billing.credits.ledger import Move, Posting, account, post
 from billing.credits.models import AccountKind, AllocationCell, CreditGrant, LedgerAccount, Settlement, TransactionCode
 from billing.money import ZERO, exact
 from billing.subscriptions.models import BillingPeriod, PeriodStatus
 from billing.subscriptions.queries import periods as periods_of
-
-type CellKey = tuple[int, int, int, datetime, int | None]  # period, price, row, segment, grant
 
 
 @exact()
@@ -49,21 +47,10 @@ def _unsettled_periods(customer: Customer, since: datetime | None) -> list[Billi
 
 def _usage_moves(accounts: "_Accounts", periods: Sequence[BillingPeriod], booking: Booking) -> list[Move]:
     """From grants (or overage) to what was consumed, cell by cell; updates the cells."""
-    cells = {_key(cell): cell for cell in AllocationCell.objects.filter(period__in=periods)}
-    targets: dict[CellKey, Decimal] = {}
-    for (line, segment, grant), amount in booking.cells.items():
-        period, price, row = line.id
-        key = (period, price, row, segment, grant)
-        targets[key] = amount
-        if key not in cells:
-            cells[key] = AllocationCell(
-                period_id=period,
-                price_id=price,
-                row=row,
-                segment_starts_at=segment,
-                grant_id=grant,
-                unit=line.unit,
-            )
+    cells = {cell.key: cell for cell in AllocationCell.objects.filter(period__in=periods)}
+    targets = {key_of(cell): amount for cell, amount in booking.cells.items()}
+    units = {key_of(cell): cell.line.unit for cell in booking.cells}
+    cells |= {key: _new_cell(key, units[key]) for key in targets.keys() - cells.keys()}
     changed = [(cell, targets.get(key, ZERO) - cell.posted) for key, cell in cells.items()]
     changed = [(cell, difference) for cell, difference in changed if difference]
     for cell, difference in changed:
@@ -76,8 +63,11 @@ def _usage_moves(accounts: "_Accounts", periods: Sequence[BillingPeriod], bookin
     ]
 
 
-def _key(cell: AllocationCell) -> CellKey:
-    return cell.period_id, cell.price_id, cell.row, cell.segment_starts_at, cell.grant_id
+def _new_cell(key: CellKey, unit: str) -> AllocationCell:
+    period, price, row, segment, grant = key
+    return AllocationCell(
+        period_id=period, price_id=price, row=row, segment_starts_at=segment, grant_id=grant, unit=unit
+    )
 
 
 class _Accounts:

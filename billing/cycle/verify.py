@@ -1,0 +1,118 @@
+"""Do the books agree with themselves? Each check answers the differences it finds, in words; it changes nothing.
+
+They run at any time: `manage.py verify`, and after each step of the tests.
+"""
+
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from typing import Final
+
+from django.db import connection
+
+from accounts.models import Customer
+from billing.credits.booking import book, key_of
+from billing.credits.models import AllocationCell, Settlement
+from billing.metering import queries as metering
+from billing.money import ZERO, plain
+from billing.subscriptions.models import PeriodStatus
+from billing.subscriptions.queries import periods
+
+# Each finds rows that ought not to exist: (what, stored, summed).
+_DIFFERENCES: Final = {
+    "a day is not the sum of its buckets": """
+        SELECT concat_ws('/', customer_id, meter_id, dimension_set_id, day), d.quantity, b.quantity
+        FROM (SELECT customer_id, meter_id, dimension_set_id, day, quantity, events FROM billing_usageday) d
+        FULL JOIN (
+            SELECT customer_id, meter_id, dimension_set_id, (starts_at AT TIME ZONE 'UTC')::date AS day,
+                   sum(quantity) AS quantity, sum(events) AS events
+            FROM billing_usagebucket GROUP BY 1, 2, 3, 4
+        ) b USING (customer_id, meter_id, dimension_set_id, day)
+        WHERE (d.quantity, d.events) IS DISTINCT FROM (b.quantity, b.events)""",
+    "a period total is not the sum of its buckets": """
+        SELECT concat_ws('/', period_id, meter_id, dimension_set_id), t.quantity, b.quantity
+        FROM (SELECT period_id, meter_id, dimension_set_id, quantity, events FROM billing_periodtotal) t
+        FULL JOIN (
+            SELECT p.id AS period_id, u.meter_id, u.dimension_set_id,
+                   sum(u.quantity) AS quantity, sum(u.events) AS events
+            FROM billing_trackedperiod p
+            JOIN billing_usagebucket u ON u.customer_id = p.customer_id
+                AND u.starts_at >= p.starts_at AND u.starts_at < p.ends_at
+            GROUP BY 1, 2, 3
+        ) b USING (period_id, meter_id, dimension_set_id)
+        WHERE (t.quantity, t.events) IS DISTINCT FROM (b.quantity, b.events)""",
+    "a ledger transaction does not balance": """
+        SELECT concat_ws('/', t.public_id, a.unit), sum(e.amount) FILTER (WHERE e.direction = 'debit'),
+               sum(e.amount) FILTER (WHERE e.direction = 'credit')
+        FROM billing_ledgerentry e
+        JOIN billing_ledgertransaction t ON t.id = e.transaction_id
+        JOIN billing_ledgeraccount a ON a.id = e.account_id
+        GROUP BY t.public_id, a.unit
+        HAVING sum(CASE e.direction WHEN 'debit' THEN e.amount ELSE -e.amount END) <> 0""",
+    "an account's sums are not those of its entries": """
+        SELECT concat_ws('/', a.customer_id, a.unit, a.kind, a.grant_id), a.credits - a.debits, e.balance
+        FROM billing_ledgeraccount a
+        LEFT JOIN (
+            SELECT account_id,
+                   coalesce(sum(amount) FILTER (WHERE direction = 'debit'), 0) AS debits,
+                   coalesce(sum(amount) FILTER (WHERE direction = 'credit'), 0) AS credits,
+                   sum(CASE direction WHEN 'credit' THEN amount ELSE -amount END) AS balance
+            FROM billing_ledgerentry GROUP BY account_id
+        ) e ON e.account_id = a.id
+        WHERE (a.debits, a.credits) IS DISTINCT FROM (coalesce(e.debits, 0), coalesce(e.credits, 0))""",
+    "a cell is not the sum of its entries": """
+        SELECT concat_ws('/', c.period_id, c.price_id, c.row, c.segment_starts_at, c.grant_id), c.posted, e.posted
+        FROM billing_allocationcell c
+        LEFT JOIN (
+            SELECT e.cell_id, sum(CASE e.direction WHEN 'debit' THEN e.amount ELSE -e.amount END) AS posted
+            FROM billing_ledgerentry e JOIN billing_ledgeraccount a ON a.id = e.account_id
+            WHERE a.kind <> 'consumed' GROUP BY e.cell_id
+        ) e ON e.cell_id = c.id
+        WHERE c.posted IS DISTINCT FROM coalesce(e.posted, 0)""",
+    "a grant's account was not given the grant's amount": """
+        SELECT g.public_id, g.amount, e.given
+        FROM billing_creditgrant g
+        LEFT JOIN billing_ledgeraccount a ON a.grant_id = g.id
+        LEFT JOIN (
+            SELECT e.account_id, sum(CASE e.direction WHEN 'credit' THEN e.amount ELSE -e.amount END) AS given
+            FROM billing_ledgerentry e JOIN billing_ledgertransaction t ON t.id = e.transaction_id
+            WHERE t.code = 'grant' GROUP BY e.account_id
+        ) e ON e.account_id = a.id
+        WHERE g.amount IS DISTINCT FROM e.given""",
+}
+
+
+def differences() -> Iterator[str]:
+    """Everything that does not agree, one sentence each."""
+    for what in _DIFFERENCES:
+        yield from _query(what)
+    for check in _CHECKS:
+        for customer in Customer.objects.order_by("pk"):
+            yield from check(customer)
+
+
+def _query(what: str) -> Iterator[str]:
+    with connection.cursor() as cursor:
+        cursor.execute(_DIFFERENCES[what])
+        for name, stored, summed in cursor.fetchall():
+            yield f"{what}: {name} says {_number(stored)}, its parts say {_number(summed)}"
+
+
+def _number(value: Decimal | None) -> str:
+    return "nothing" if value is None else plain(value)
+
+
+def _lines_are_settled(customer: Customer) -> Iterator[str]:
+    """The cells of periods that are not closed are what allocation says, for a customer that is up to date."""
+    state = Settlement.objects.filter(customer=customer).first()
+    if state is None or state.parked_reason or metering.pending_since(customer.pk) is not None:
+        return
+    unsettled = [period for period in periods(customer) if period.status != PeriodStatus.CLOSED]
+    targets = {key_of(cell): amount for cell, amount in book(customer, unsettled).cells.items()}
+    posted = {cell.key: cell.posted for cell in AllocationCell.objects.filter(period__in=unsettled)}
+    for key in sorted(targets.keys() | posted.keys(), key=str):
+        target, stored = targets.get(key, ZERO), posted.get(key, ZERO)
+        if target != stored:
+            yield f"a cell of {customer.key} is not what its line says: {key} says {plain(stored)}, not {plain(target)}"
+
+
+_CHECKS: Final[tuple[Callable[[Customer], Iterator[str]], ...]] = (_lines_are_settled,)
