@@ -1,4 +1,4 @@
-"""The demo in one command: servers, migrations, seed, web, worker with beat, traffic; and their supervisor.
+"""The demo in one command: servers, migrations, seed, web, worker, beat and traffic; and their supervisor.
 
 `python -m config.demo`, told by the environment: PORT, HOST, VAR, TRAFFIC=0, RESET=1; DATABASE_URL (with
 DATABASE_OWNER_URL) and REDIS_URL for servers of your own. `$VAR/demo.json` exists while the address answers.
@@ -33,9 +33,11 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 WEB: Final = "-m granian --interface wsgi --workers 2 --blocking-threads 4 --no-ws --respawn-failed-workers " + (
     "--workers-kill-timeout 5"
 )
-WORKER: Final = "-m celery -A config worker -B -P threads -c 4 -l WARNING " + (
+WORKER: Final = "-m celery -A config worker -P threads -c 4 -l WARNING " + (
     "--without-gossip --without-mingle --without-heartbeat"
 )
+# Not inside the worker (-B): there it outlives a worker that is told to stop while it starts.
+BEAT: Final = "-m celery -A config beat -l WARNING --pidfile="
 OURS: Final = ("postgres", "postgres.new", "valkey", "run", "mail", "seed.json", "secret_key", "demo.json")
 STOP_SECONDS: Final = 15.0
 ANSWER_SECONDS: Final = 120.0
@@ -162,7 +164,8 @@ def _serve(demo: Demo) -> None:
     with _step("web, worker, beat"):
         web = ["--host", demo.host, "--port", str(demo.port), "config.wsgi:application"]
         demo.start("web", *WEB.split(), *web)
-        demo.start("worker", *WORKER.split(), "-s", str(demo.var / "celerybeat-schedule"))
+        demo.start("worker", *WORKER.split())
+        demo.start("beat", *BEAT.split(), "-s", str(demo.var / "celerybeat-schedule"))
         deadline = time.monotonic() + ANSWER_SECONDS
         while not _answers(f"{demo.url}/healthz"):
             _pause(demo)
@@ -196,7 +199,7 @@ def _pause(demo: Demo) -> None:
     for server in demo.servers:
         if server.process.poll() is not None:
             raise demo.ended(server.name, server.process.returncode)
-    for name in ("web", "worker"):
+    for name in ("web", "worker", "beat"):
         child = demo.children.get(name)
         if child is not None and child.poll() is not None:
             raise demo.ended(name, child.returncode)
