@@ -8,8 +8,8 @@ from itertools import accumulate
 from zoneinfo import ZoneInfo
 
 from billing import money
+from billing.budgets import models as budget_models
 from billing.budgets import queries as budgets
-from billing.budgets.announcement import level_text
 from billing.credits.models import CreditGrant
 from billing.credits.queries import Balance, GrantBalance
 from billing.metering import queries as metering
@@ -99,13 +99,20 @@ def _thresholds(reading: Reading) -> tuple[Threshold, ...]:
     budget, alerts = reading.budget, reading.standing_alerts
     found = [
         Threshold(
-            text=level_text(threshold, budget.unit),
+            text=_level_text(threshold, budget.unit),
             percent=budgets.percent_of(budgets.level(budget, threshold), budget.amount),
             fired_at=alerts[threshold.pk].created_at if threshold.pk in alerts else None,
         )
         for threshold in budget.thresholds.all()
     ]
     return tuple(sorted(found, key=lambda threshold: threshold.percent))
+
+
+def _level_text(threshold: budget_models.Threshold, unit: str) -> str:
+    """The threshold as it was set."""
+    if threshold.percent is not None:
+        return f"{money.plain(threshold.percent)}\N{NO-BREAK SPACE}%"
+    return money.display(threshold.amount, unit)
 
 
 def _alerts(reading: Reading) -> tuple[AlertView, ...]:
@@ -119,7 +126,7 @@ def _alerts(reading: Reading) -> tuple[AlertView, ...]:
         AlertView(
             id=alert.public_id,
             budget=budget.name,
-            text=level_text(thresholds[alert.threshold_id], budget.unit),
+            text=_level_text(thresholds[alert.threshold_id], budget.unit),
             value=alert.value,
             limit=alert.limit,
             fired_at=alert.created_at,
@@ -138,13 +145,20 @@ def _is_prepaid(balance: Balance) -> bool:
 
 def _credits(reading: Reading, balance: Balance) -> CreditsView:
     """Grants that have ended are history: the ledger tells of them, this page does not."""
+    standing = [each for each in balance.grants if not _has_ended(reading, each.grant)]
     return CreditsView(
         unit=balance.unit,
         available=balance.available,
         overage=balance.overage,
-        runs_out_at=balance.runs_out_at,
-        grants=tuple(_grant(reading, each) for each in balance.grants if not _has_ended(reading, each.grant)),
+        runs_out_at=_runs_out_at(balance.runs_out_at, [each.grant.expires_at for each in standing]),
+        grants=tuple(_grant(reading, each) for each in standing),
     )
+
+
+def _runs_out_at(at_this_pace: datetime | None, expiries: Sequence[datetime | None]) -> datetime | None:
+    """Only if that is before the last of them lapses anyway."""
+    last = None if None in expiries else max(expiries, default=None)
+    return at_this_pace if at_this_pace and (last is None or at_this_pace < last) else None
 
 
 def _has_ended(reading: Reading, grant: CreditGrant) -> bool:

@@ -19,7 +19,7 @@ class Freshness:
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """One "Alert at" of the budget, as it was set ("80%" or "$1,900.00"), what percent that is, and since when it is
+    """One "Alert at" of the budget, as it was set ("80 %" or "$1,900.00"), what percent that is, and since when it is
     crossed in this period."""
 
     text: str
@@ -93,7 +93,7 @@ class GrantView:
 @dataclass(frozen=True, slots=True)
 class CreditsView:
     """What can still be drawn in one unit, what was used beyond it (`overage`), and when it is gone at the
-    pace of the last days. `grants` in burn order; `next_expiry` is the first to lapse."""
+    pace of the last days, unless it lapses before. `grants` in burn order; `next_expiry` is the first to lapse."""
 
     unit: str
     available: Decimal

@@ -23,6 +23,12 @@ def amount_text(amount: Decimal, unit: str) -> str:
 
 
 @register.filter
+def number(amount: Decimal, unit: str) -> str:
+    """As `money`, without the name of a unit that is no currency: for columns whose heading says it."""
+    return money.display(amount, unit).removesuffix(f" {unit}")
+
+
+@register.filter
 def about(amount: Decimal, unit: str) -> str:
     """An estimate: no cents from a hundred up, because they would claim a precision that it has not."""
     if abs(amount) < _HUNDRED:

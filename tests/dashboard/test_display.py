@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from dashboard.templatetags.display import about, compact, last_day, percent, plural
+from dashboard.templatetags.display import about, compact, last_day, number, percent, plural
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,11 @@ def test_an_estimate_has_no_cents_from_a_hundred_up():
     assert about(Decimal("2089.6"), "USD") == "$2,090"
     assert about(Decimal("99.5"), "USD") == "$99.50"
     assert about(Decimal("2089.6"), "credits") == "2,090 credits"
+
+
+def test_a_column_of_credits_says_its_unit_once():
+    assert number(Decimal("5310.5"), "credits") == "5,310.5"
+    assert number(Decimal("5310.5"), "USD") == "$5,310.50"
 
 
 def test_units_follow_their_number():

@@ -74,7 +74,7 @@ def test_spend_over_the_budget_is_said_in_words(member, busy):
     make_budget(busy, "4", "100")
     said = text(page(member))
     assert "Over budget" in said
-    assert "100% of “Production” used. $5.16 of $4.00" in said
+    assert "100 % of “Production” used. $5.16 of $4.00" in said
 
 
 def test_models_and_keys_are_listed_largest_first_and_sum_to_what_was_used(busy):
@@ -250,7 +250,7 @@ def test_credits_say_what_is_left_and_when_it_expires(member, house):
     [credits] = overview(house).credits
     assert (credits.unit, credits.available, credits.overage) == ("credits", 7, 0)
     assert [(grant.name, grant.amount, grant.remaining) for grant in credits.grants] == [("From the plan", 10, 7)]
-    assert "7 credits expires" in text(page(member))
+    assert "7 credits expiring" in text(page(member))
 
 
 def test_credits_beyond_the_grants_are_spend_with_a_name_of_their_own(member, house):
