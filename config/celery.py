@@ -1,10 +1,20 @@
 """The Celery application and its schedule, in code so that it is reviewed."""
 
 import os
+from datetime import UTC, datetime
+from typing import Any
 
 from celery import Celery
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+def hourly(task: str) -> dict[str, Any]:
+    """At once when beat starts, for nobody knows how long it was away; then each hour."""
+    return {"task": task, "schedule": 3600.0, "last_run_at": LONG_AGO}
+
 
 app = Celery("headroom")
 app.config_from_object("django.conf:settings", namespace="CELERY")
@@ -18,6 +28,8 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     broker_transport_options={"visibility_timeout": 300},
     timezone="UTC",
+    # Beat's usual file of what ran when would be one more thing to lose: its SQLite fails on some file systems.
+    beat_scheduler="celery.beat:Scheduler",
     # A tick that waited longer than this is stale: the next one does its work.
     beat_schedule={
         "tick": {"task": "billing.cycle.tasks.tick", "schedule": 1.0, "options": {"expires": 2}},
@@ -26,14 +38,14 @@ app.conf.update(
             "schedule": 1.0,
             "options": {"expires": 2},
         },
-        "forget-old-answers": {"task": "accounts.tasks.forget_old_answers", "schedule": 3600.0},
-        "make-partitions": {"task": "billing.metering.tasks.make_partitions", "schedule": 3600.0},
+        "forget-old-answers": hourly("accounts.tasks.forget_old_answers"),
+        "make-partitions": hourly("billing.metering.tasks.make_partitions"),
         "replay-unmatched": {
             "task": "billing.metering.tasks.replay_unmatched",
             "schedule": 30.0,
             "options": {"expires": 60},
         },
-        "purge-identities": {"task": "billing.metering.tasks.purge_identities", "schedule": 3600.0},
+        "purge-identities": hourly("billing.metering.tasks.purge_identities"),
     },
 )
 app.autodiscover_tasks()

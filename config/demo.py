@@ -165,7 +165,7 @@ def _serve(demo: Demo) -> None:
         web = ["--host", demo.host, "--port", str(demo.port), "config.wsgi:application"]
         demo.start("web", *WEB.split(), *web)
         demo.start("worker", *WORKER.split())
-        demo.start("beat", *BEAT.split(), "-s", str(demo.var / "celerybeat-schedule"))
+        demo.start("beat", *BEAT.split())
         deadline = time.monotonic() + ANSWER_SECONDS
         while not _answers(f"{demo.url}/healthz"):
             _pause(demo)
@@ -262,7 +262,7 @@ def _reset(var: Path) -> None:
         raise DemoError("RESET=1 clears embedded servers only: empty the database of DATABASE_URL yourself.")
     if embedded.in_use(var):
         raise DemoError(f"RESET=1: the servers in {var} are in use. Stop what uses them and start again.")
-    for path in [*(var / name for name in OURS), *var.glob("celerybeat-schedule*"), *var.glob("log/*.log")]:
+    for path in [*(var / name for name in OURS), *var.glob("log/*.log")]:
         if path.is_dir():
             shutil.rmtree(path)
         else:
