@@ -1,17 +1,24 @@
 """Django finds the rooms' admin pages here."""
 
+from billing.budgets.admin import AlertAdmin, BudgetAdmin
+from billing.credits.admin import CreditGrantAdmin, LedgerTransactionAdmin, SettlementAdmin
 from billing.metering.admin import ImportRunAdmin, MeterAdmin, RefusedItemsAdmin, UnmatchedEventAdmin
 from billing.notifications.admin import OutboxMessageAdmin
 from billing.pricing.admin import PlanAdmin, PlanVersionAdmin
 from billing.subscriptions.admin import SubscriptionAdmin
 
 __all__ = [
+    "AlertAdmin",
+    "BudgetAdmin",
+    "CreditGrantAdmin",
     "ImportRunAdmin",
+    "LedgerTransactionAdmin",
     "MeterAdmin",
     "OutboxMessageAdmin",
     "PlanAdmin",
     "PlanVersionAdmin",
     "RefusedItemsAdmin",
+    "SettlementAdmin",
     "SubscriptionAdmin",
     "UnmatchedEventAdmin",
 ]

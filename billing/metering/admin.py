@@ -8,24 +8,12 @@ from django.contrib import admin, messages
 from django.http import HttpRequest, HttpResponse
 from unfold.admin import ModelAdmin
 
+from billing.admin_pages import ReadOnlyAdmin
 from billing.clock import now
 from billing.metering import queries, services
 from billing.metering.models import ImportRun, Meter, RefusedItems, UnmatchedEvent
 
 METER_FIELDS = ["key", "name", "unit", "event_type", "aggregation", "value", "dimensions", "filters"]
-
-
-class ReadOnlyAdmin(ModelAdmin):
-    """Facts: to be looked at."""
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
 
 class MeterForm(forms.ModelForm):

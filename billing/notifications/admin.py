@@ -1,21 +1,29 @@
 """The outbox in the admin: what was sent to whom, as they read it, and what failed."""
 
-from typing import Any
-
 from django.contrib import admin
-from django.http import HttpRequest
-from unfold.admin import ModelAdmin
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from unfold.decorators import display
 
+from billing.admin_pages import ReadOnlyAdmin
+from billing.notifications import mail
 from billing.notifications.models import OutboxMessage
 
 
 @admin.register(OutboxMessage)
-class OutboxMessageAdmin(ModelAdmin):
+class OutboxMessageAdmin(ReadOnlyAdmin):
     list_display = ["created_at", "kind", "recipient", "customer", "state", "attempts", "sent_at"]
     list_filter = ["status", "kind", "channel"]
     list_select_related = ["customer"]
     search_fields = ["public_id", "recipient", "customer__key"]
+    fields = [
+        ("kind", "recipient", "customer"),
+        ("status", "attempts", "next_attempt_at", "sent_at"),
+        "last_error",
+        "subject",
+        "text",
+    ]
+    readonly_fields = ["subject", "text"]
 
     @display(
         description="status",
@@ -24,11 +32,8 @@ class OutboxMessageAdmin(ModelAdmin):
     def state(self, message: OutboxMessage) -> str:
         return str(message.get_status_display())
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
+    def subject(self, message: OutboxMessage) -> str:
+        return mail.subject(message)
 
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+    def text(self, message: OutboxMessage) -> SafeString:
+        return format_html("<pre>{}</pre>", mail.text(message))

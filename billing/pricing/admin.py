@@ -13,6 +13,7 @@ from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminTextInputWidget
 
+from billing.admin_pages import sentences
 from billing.clock import now
 from billing.pricing import queries, services, where
 from billing.pricing.models import CreditTerm, MatchRow, OverageTerm, Plan, PlanVersion, Price, VersionStatus
@@ -147,7 +148,7 @@ class PlanVersionAdmin(ModelAdmin):
         try:
             services.publish(version=version, at=now())
         except ValidationError as error:
-            for sentence in _sentences(error):
+            for sentence in sentences(error):
                 messages.error(request, sentence)
         else:
             self.log_change(request, version, "Published.")
@@ -209,14 +210,8 @@ def _problems(version: PlanVersion) -> list[str]:
     try:
         services.check(queries.spec_of(version), version.plan)
     except ValidationError as error:
-        return _sentences(error)
+        return sentences(error)
     return []
-
-
-def _sentences(error: ValidationError) -> list[str]:
-    if not hasattr(error, "error_dict"):
-        return list(error.messages)
-    return [f"{field}: {sentence}" for field, sentences in error.message_dict.items() for sentence in sentences]
 
 
 def _to(version: PlanVersion) -> HttpResponse:

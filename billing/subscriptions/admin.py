@@ -1,30 +1,66 @@
-"""Subscriptions in the admin: started and read, never edited behind the cycle's back."""
+"""Subscriptions in the admin: started here, then read; billing periods are the cycle's work."""
 
 from typing import Any
 
-from django.contrib import admin
+from django import forms
+from django.contrib import admin, messages
+from django.core.exceptions import ValidationError
 from django.http import HttpRequest
-from unfold.admin import ModelAdmin, TabularInline
+from unfold.admin import ModelAdmin
 
+from billing.admin_pages import ReadOnlyInline, add_refusal
+from billing.clock import now
+from billing.pricing.models import PlanVersion, VersionStatus
+from billing.subscriptions import services
 from billing.subscriptions.models import BillingPeriod, Subscription
 
 
-class BillingPeriodInline(TabularInline):
-    model = BillingPeriod
-    fields = readonly_fields = ["starts_at", "ends_at", "timezone", "status"]
-    ordering = ["-starts_at"]
-    extra = 0
-    per_page = 12
-    can_delete = False
+class SubscriptionForm(forms.ModelForm):
+    """Starts the subscription inside validation, so that what the service refuses shows at its field."""
 
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+    class Meta:
+        model = Subscription
+        fields = ["customer", "version", "starts_at", "anchor_day", "anchor_month"]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "version" in self.fields:
+            published = PlanVersion.objects.filter(status=VersionStatus.PUBLISHED).select_related("plan")
+            self.fields["version"].queryset = published
+            self.fields["anchor_day"].required = False
+            self.fields["anchor_day"].help_text = "Day of month on which periods begin; the start's own when empty."
+
+    def _post_clean(self) -> None:
+        """The service validates and writes; Django's own checks would ask for what it fills in."""
+        if not self.errors:
+            try:
+                self.instance = services.start(**self.cleaned_data, at=now())
+            except ValidationError as error:
+                add_refusal(self, error)
+
+
+class BillingPeriodInline(ReadOnlyInline):
+    model = BillingPeriod
+    fields = ["starts_at", "ends_at", "timezone", "status"]
+    ordering = ["-starts_at"]
+    per_page = 12
 
 
 @admin.register(Subscription)
 class SubscriptionAdmin(ModelAdmin):
+    form = SubscriptionForm
     list_display = ["public_id", "customer", "version", "status", "starts_at"]
     list_filter = ["status", "version__plan"]
     list_select_related = ["customer", "version__plan"]
     search_fields = ["public_id", "customer__key", "customer__name"]
     inlines = [BillingPeriodInline]
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def save_model(self, request: HttpRequest, obj: Subscription, form: Any, change: bool) -> None:
+        """The form has started it."""
+        messages.info(request, "The first billing period is open; its credits come with the next tick.")
