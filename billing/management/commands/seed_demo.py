@@ -9,7 +9,7 @@ import secrets
 from argparse import ArgumentParser
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from itertools import batched
 from pathlib import Path
 from random import Random
@@ -189,13 +189,12 @@ def _ingest(events: Iterable[dict[str, Any]], at: datetime) -> None:
 
 
 def _budget(customer: Customer) -> None:
-    """One budget with alerts at 50, 80 and 100 percent, in round dollars."""
+    """One budget with alerts at 50, 80 and 100 percent, in whole dollars: rounded up, so that 80 % lies ahead."""
     if customer.budgets.exists():
         return
     period = subscriptions_queries.default_range(customer, now())
     spent = credits_queries.spend(customer, unit="USD", interval=period)
-    five = Decimal(5)
-    amount = max(five, mul_div(spent, Decimal(1), USED * five).to_integral_value() * five)
+    amount = max(Decimal(5), mul_div(spent, Decimal(1), USED).to_integral_value(ROUND_CEILING))
     budgets.create_budget(
         customer=customer,
         name="Production",
