@@ -87,11 +87,9 @@ def _keep_an_owner(membership: Membership, *, unless: bool = False) -> None:
 def invite(*, customer: Customer, email: str, role: Role, invited_by: User | None, at: datetime) -> Invitation:
     """Offer a membership. The mail is sent soon after; an earlier open invitation of the same address ends."""
     email = email.strip().lower()
-    validate_email(email)
     # One inviter at a time, so that an address has one open invitation.
     Customer.objects.select_for_update(no_key=True).get(pk=customer.pk)
-    if Membership.objects.filter(customer=customer, user__email=email).exists():
-        raise ValidationError({"email": f"{email} is a member already. Change the role instead."})
+    check_invitation(customer=customer, email=email)
     _open(Invitation.objects.filter(customer=customer, email=email)).update(revoked_at=at)
     return Invitation.objects.create(
         customer=customer,
@@ -101,6 +99,13 @@ def invite(*, customer: Customer, email: str, role: Role, invited_by: User | Non
         created_at=at,
         expires_at=at + INVITATION_VALID,
     )
+
+
+def check_invitation(*, customer: Customer, email: str) -> None:
+    """ValidationError for what is no address, and for somebody who is a member already."""
+    validate_email(email)
+    if Membership.objects.filter(customer=customer, user__email=email.lower()).exists():
+        raise ValidationError({"email": f"{email} is a member already. Change the role instead."})
 
 
 def revoke_invitation(*, invitation: Invitation, at: datetime) -> None:
@@ -155,12 +160,7 @@ def create_api_key(
     at: datetime,
 ) -> tuple[ApiKey, str]:
     """A key and its secret, which is returned here and never again. With a customer it is a customer key."""
-    if customer is None and not scopes:
-        raise ValidationError({"scopes": "Choose at least one scope, or a customer."})
-    if customer is not None and scopes:
-        raise ValidationError({"scopes": "A customer's key has no scopes: leave them empty."})
-    if expires_at is not None and expires_at <= at:
-        raise ValidationError({"expires_at": "Choose an instant in the future."})
+    check_api_key(scopes=scopes, customer=customer, expires_at=expires_at, at=at)
     secret = f"hr_{secrets.token_urlsafe(32)}"
     key = ApiKey.objects.create(
         name=name,
@@ -173,6 +173,18 @@ def create_api_key(
         digest=digest(secret),
     )
     return key, secret
+
+
+def check_api_key(
+    *, scopes: Collection[Scope], customer: Customer | None, expires_at: datetime | None, at: datetime
+) -> None:
+    """ValidationError by field for a key that could do nothing, or that claims more than a customer's key may."""
+    if customer is None and not scopes:
+        raise ValidationError({"scopes": "Choose at least one scope, or a customer."})
+    if customer is not None and scopes:
+        raise ValidationError({"scopes": "A customer's key has no scopes: leave them empty."})
+    if expires_at is not None and expires_at <= at:
+        raise ValidationError({"expires_at": "Choose an instant in the future."})
 
 
 def revoke_api_key(*, key: ApiKey, at: datetime) -> None:
