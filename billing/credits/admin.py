@@ -11,7 +11,8 @@ from unfold.admin import ModelAdmin
 from unfold.decorators import action
 from unfold.enums import ActionVariant
 
-from billing.admin_pages import ReadOnlyAdmin, ReadOnlyInline, sentences
+from accounts.models import User
+from billing.admin_pages import ReadOnlyAdmin, ReadOnlyInline, add_refusal, sentences
 from billing.clock import now
 from billing.credits import queries, services
 from billing.credits.models import CreditGrant, GrantKind, LedgerEntry, LedgerTransaction, Settlement
@@ -26,10 +27,10 @@ class GrantForm(forms.ModelForm):
     meters = forms.ModelMultipleChoiceField(
         Meter.objects.all(),
         required=False,
-        to_field_name="key",
         help_text="The only meters it pays for; all when empty.",
     )
     reason = forms.CharField(max_length=500, help_text="For the audit trail and the customer.")
+    operator: User  # set by the page
 
     class Meta:
         model = CreditGrant

@@ -220,12 +220,14 @@ def spend_series(
         return rated
     if group_by:
         return sorted([*rated, *extra], key=lambda row: row.start)
-    return [_joined(row, [other for other in extra if other.start == row.start]) for row in rated]
+    beyond = {row.start: row.amount for row in extra}  # ungrouped, so one row a bucket
+    return [_joined(row, beyond.get(row.start)) for row in rated]
 
 
-def _joined(row: SeriesRow, others: Sequence[SeriesRow]) -> SeriesRow:
-    amount = total([row.amount, *(other.amount for other in others)])
-    return SeriesRow(row.start, row.end, row.group, None if others else row.quantity, amount)
+def _joined(row: SeriesRow, beyond: Decimal | None) -> SeriesRow:
+    if beyond is None:
+        return row
+    return SeriesRow(row.start, row.end, row.group, None, CONTEXT.add(row.amount, beyond))
 
 
 @exact()

@@ -18,17 +18,17 @@ from billing.subscriptions.models import BillingPeriod, Subscription
 class SubscriptionForm(forms.ModelForm):
     """Starts the subscription inside validation, so that what the service refuses shows at its field."""
 
+    version = forms.ModelChoiceField(
+        PlanVersion.objects.filter(status=VersionStatus.PUBLISHED).select_related("plan"),
+        help_text="Only published versions can be subscribed to.",
+    )
+    anchor_day = forms.IntegerField(
+        required=False, min_value=1, max_value=31, help_text="Of the month; the start's own day when empty."
+    )
+
     class Meta:
         model = Subscription
         fields = ["customer", "version", "starts_at", "anchor_day", "anchor_month"]
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if "version" in self.fields:
-            published = PlanVersion.objects.filter(status=VersionStatus.PUBLISHED).select_related("plan")
-            self.fields["version"].queryset = published
-            self.fields["anchor_day"].required = False
-            self.fields["anchor_day"].help_text = "Day of month on which periods begin; the start's own when empty."
 
     def _post_clean(self) -> None:
         """The service validates and writes; Django's own checks would ask for what it fills in."""
