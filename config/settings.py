@@ -148,6 +148,7 @@ ACCOUNT_EMAIL_SUBJECT_PREFIX = ""
 ALLAUTH_TRUSTED_PROXY_COUNT = env.integer("TRUSTED_PROXY_COUNT", 0)
 MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]
 MFA_TOTP_ISSUER = "Headroom"
+MFA_ALLOW_UNVERIFIED_EMAIL = True  # addresses come from invitations and operators only
 
 # --- Mail ---------------------------------------------------------------------------------------------------------
 MAILERS = {"default": env.mailer(env.text("MAIL_URL", f"file://{VAR / 'mail'}"))}

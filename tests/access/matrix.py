@@ -60,6 +60,7 @@ OURS = [
     ("api/v1/meters/<str:key>", "PATCH", operator_keys(WRITE), "api/v1/meters/{meter}"),
     # --- API: rating
     ("api/v1/customers/<str:key>/usage", "GET", and_own(READ), "api/v1/customers/acme/usage"),
+    ("api/v1/price-simulations", "POST", operator_keys(READ)),
     # --- API: credits
     ("api/v1/customers/<str:key>/spend", "GET", and_own(READ), "api/v1/customers/acme/spend"),
     ("api/v1/customers/<str:key>/credits", "GET", and_own(READ), "api/v1/customers/acme/credits"),

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import quote, urlsplit
 
 import pytest
+from allauth.mfa.totp.internal.auth import format_hotp_value, hotp_value, yield_hotp_counters_from_time
 from django.core.cache import cache
 from django.urls import reverse
 
@@ -117,3 +118,31 @@ def test_signing_out_ends_the_session_on_the_server(client, alice):
     client.post(reverse("account_logout"))
     client.cookies["sessionid"] = stolen
     assert client.get(reverse("account_change_password")).status_code == 302
+
+
+def test_nobody_takes_another_address_alone(client, alice):
+    client.force_login(alice)
+    for action in ("action_add", "action_primary"):
+        client.post("/accounts/email/", {"email": "charlie@globex.test", action: ""})
+    alice.refresh_from_db()
+    assert alice.email == "alice@acme.test"
+    assert not alice.emailaddress_set.filter(email="charlie@globex.test").exists()
+
+
+def totp(secret):
+    return format_hotp_value(hotp_value(secret, next(iter(yield_hotp_counters_from_time()))))
+
+
+def test_with_a_second_factor_the_password_alone_opens_nothing(client, alice):
+    sign_in = {"login": alice.email, "password": PASSWORD}
+    client.post(reverse("account_login"), sign_in)
+    client.post(reverse("account_reauthenticate"), {"password": PASSWORD})
+    secret = client.get(reverse("mfa_activate_totp")).context["form"].secret
+    client.post(reverse("mfa_activate_totp"), {"code": totp(secret)})
+    client.post(reverse("account_logout"))
+
+    assert client.post(reverse("account_login"), sign_in)["Location"] == reverse("mfa_authenticate")
+    assert client.get("/")["Location"].startswith(reverse("account_login"))
+    cache.clear()  # a code is good once
+    assert client.post(reverse("mfa_authenticate"), {"code": totp(secret)}).status_code == 302
+    assert client.session["_auth_user_id"] == str(alice.pk)
