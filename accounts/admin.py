@@ -173,9 +173,6 @@ class Invitations(NeverDeleted):
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
-    def has_revoke_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
-        return _operator(request).has_perm("accounts.change_invitation")
-
     @display(label={"Open": "info", "Accepted": "success", "Revoked": "danger", "Expired": "warning"})
     def state(self, invitation: Invitation) -> str:
         if invitation.accepted_at:
@@ -242,9 +239,6 @@ class ApiKeys(NeverDeleted):
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
-
-    def has_revoke_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
-        return _operator(request).has_perm("accounts.change_apikey")
 
     def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> list[str]:
         asked = ["name", "scopes", "customer", "expires_at"]
