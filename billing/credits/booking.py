@@ -1,6 +1,6 @@
 """Reads what allocation needs, and allocates: which grant pays which part of which line of these periods."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -35,19 +35,24 @@ class Booking:
     taken_elsewhere: dict[int, Decimal]  # by grant: what other periods took
 
 
-def book(customer: Customer, periods: Sequence[BillingPeriod], at: Iterable[datetime] = ()) -> Booking:
-    """Allocate the lines of the periods. Further instants `at` cut segments, which changes no grant's total."""
+def book(customer: Customer, periods: Sequence[BillingPeriod]) -> Booking:
+    """Allocate the lines of the periods. What the grants paid in other periods stays as it is posted."""
     if not periods:
         return Booking({}, {}, {})
     grants = _grants(customer, periods)
     elsewhere = _taken_elsewhere(grants, periods)
-    offered = [_offer(grant, elsewhere.get(grant.pk, ZERO)) for grant in grants]
+    offers = [offered(grant, elsewhere.get(grant.pk, ZERO)) for grant in grants]
     boundaries = {instant for period in periods for instant in (period.starts_at, period.ends_at)}
     found: list[Segment] = []
     for period in periods:
-        stretches = allocation.cuts(Interval(period.starts_at, period.ends_at), offered, boundaries.union(at))
+        stretches = allocation.cuts(Interval(period.starts_at, period.ends_at), offers, boundaries)
         found += segments(period, [stretches[0].start, *(stretch.end for stretch in stretches)])
-    return Booking(allocation.allocate(found, offered), {grant.pk: grant for grant in grants}, elsewhere)
+    return Booking(allocation.allocate(found, offers), {grant.pk: grant for grant in grants}, elsewhere)
+
+
+def has_ended(grant: CreditGrant, at: datetime) -> bool:
+    """Whether nothing more can be spent of it, whatever is posted."""
+    return grant.voided_at is not None or (grant.expires_at is not None and grant.expires_at <= at)
 
 
 def _grants(customer: Customer, periods: Sequence[BillingPeriod]) -> list[CreditGrant]:
@@ -63,7 +68,8 @@ def _taken_elsewhere(grants: Collection[CreditGrant], periods: Sequence[BillingP
     return dict(cells.values_list("grant").annotate(taken=Sum("posted")))
 
 
-def _offer(grant: CreditGrant, elsewhere: Decimal) -> allocation.Grant:
+def offered(grant: CreditGrant, elsewhere: Decimal = ZERO) -> allocation.Grant:
+    """The grant as allocation sees it, less what other periods took."""
     return allocation.Grant(
         id=grant.pk,
         unit=grant.unit,

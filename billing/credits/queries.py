@@ -1,8 +1,7 @@
 """Questions about credits: what is left, what was spent, and the ledger."""
 
-from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -11,8 +10,10 @@ from typing import Final
 from django.db.models import Case, DecimalField, F, Q, QuerySet, Sum, When
 
 from accounts.models import Customer
-from billing.credits.booking import book
+from billing.credits.allocation import burn_order
+from billing.credits.booking import has_ended, offered
 from billing.credits.models import (
+    AccountKind,
     AllocationCell,
     CreditGrant,
     Direction,
@@ -22,9 +23,9 @@ from billing.credits.models import (
     Settlement,
     TransactionCode,
 )
+from billing.credits.overage import overage_rows
 from billing.money import CONTEXT, ZERO, exact, total
 from billing.periods import Interval, quarter_ceil, quarter_floor
-from billing.pricing.models import OverageTerm
 from billing.rating.queries import SeriesRow, lines, rated_series
 from billing.subscriptions.models import BillingPeriod, PeriodStatus
 from billing.subscriptions.queries import periods
@@ -74,11 +75,10 @@ def balances(customer: Customer, at: datetime, *, recorded_by: datetime | None =
     `recorded_by`: as the ledger stood then.
     """
     state = Settlement.objects.filter(customer=customer).first() or Settlement(customer=customer)
-    used = _used(customer, recorded_by)
+    used, overage = _used(customer, recorded_by), _overage(customer, at, recorded_by)
     grants: dict[str, list[GrantBalance]] = defaultdict(list)
-    for grant in _in_burn_order(customer, at, recorded_by):
+    for grant in _in_burn_order(_grants(customer, recorded_by), at):
         grants[grant.unit].append(_grant_balance(grant, used.get(grant.pk, ZERO), at))
-    overage = _overage(customer)
     unsettled = _unsettled(customer) if state.parked_reason else {}
     left = {
         unit: total(item.remaining for item in items if item.grant.effective_at <= at) for unit, items in grants.items()
@@ -100,7 +100,7 @@ def balances(customer: Customer, at: datetime, *, recorded_by: datetime | None =
 
 
 def settled_through(customer: Customer) -> datetime | None:
-    """Usage counted before this instant is allocated to grants; None before the first settlement."""
+    """Usage acknowledged before this instant is allocated to grants; None before the first settlement."""
     return Settlement.objects.filter(customer=customer).values_list("settled_through", flat=True).first()
 
 
@@ -110,38 +110,48 @@ def grant_balance(grant: CreditGrant, at: datetime) -> GrantBalance:
     return _grant_balance(grant, paid or ZERO, at)
 
 
-def _in_burn_order(customer: Customer, at: datetime, recorded_by: datetime | None) -> list[CreditGrant]:
-    """As `allocation.burn_order` spends them, those that have ended last."""
+def _grants(customer: Customer, recorded_by: datetime | None) -> list[CreditGrant]:
+    """Those that the books knew of; what was voided later is not void yet."""
     found = CreditGrant.objects.filter(customer=customer).select_related("customer")
-    if recorded_by is not None:
-        found = found.filter(created_at__lte=recorded_by)
-    rank = {"promotional": 0, "plan": 1, "paid": 2}
-    return sorted(
-        found,
-        key=lambda grant: (
-            _has_ended(grant, at),
-            grant.priority,
-            grant.expires_at is None,
-            grant.expires_at or grant.effective_at,
-            rank[grant.kind],
-            grant.effective_at,
-            grant.pk,
-        ),
-    )
+    if recorded_by is None:
+        return list(found)
+    grants = list(found.filter(created_at__lte=recorded_by))
+    void = set(_entries(customer, recorded_by, TransactionCode.VOID).values_list("account__grant", flat=True))
+    for grant in grants:
+        if grant.pk not in void:
+            grant.voided_at = None
+    return grants
 
 
-def _has_ended(grant: CreditGrant, at: datetime) -> bool:
-    return grant.voided_at is not None or (grant.expires_at is not None and grant.expires_at <= at)
+def _in_burn_order(grants: Iterable[CreditGrant], at: datetime) -> list[CreditGrant]:
+    """As allocation spends them, those that have ended last."""
+    place = {offer.id: number for number, offer in enumerate(burn_order(map(offered, grants)))}
+    return sorted(grants, key=lambda grant: (has_ended(grant, at), place[grant.pk]))
 
 
 @exact()
 def _grant_balance(grant: CreditGrant, used: Decimal, at: datetime) -> GrantBalance:
     rest = grant.amount - used
-    if not _has_ended(grant, at):
+    if not has_ended(grant, at):
         return GrantBalance(grant, used, expired=ZERO, voided=ZERO, remaining=rest)
     if grant.voided_at is not None:
         return GrantBalance(grant, used, expired=ZERO, voided=rest, remaining=ZERO)
     return GrantBalance(grant, used, expired=rest, voided=ZERO, remaining=ZERO)
+
+
+def _entries(customer: Customer, recorded_by: datetime, code: TransactionCode) -> QuerySet[LedgerEntry]:
+    return LedgerEntry.objects.filter(
+        transaction__customer=customer, transaction__code=code, transaction__recorded_at__lte=recorded_by
+    )
+
+
+_DEBITED: Final = Sum(
+    Case(
+        When(direction=Direction.DEBIT, then=F("amount")),
+        default=-F("amount"),
+        output_field=DecimalField(max_digits=38, decimal_places=12),
+    )
+)
 
 
 def _used(customer: Customer, recorded_by: datetime | None) -> dict[int, Decimal]:
@@ -149,23 +159,22 @@ def _used(customer: Customer, recorded_by: datetime | None) -> dict[int, Decimal
     if recorded_by is None:
         cells = AllocationCell.objects.filter(grant__customer=customer)
         return dict(cells.values_list("grant").annotate(used=Sum("posted")))
-    entries = LedgerEntry.objects.filter(
-        account__grant__customer=customer,
-        transaction__code=TransactionCode.USAGE,
-        transaction__recorded_at__lte=recorded_by,
-    )
-    signed = Case(
-        When(direction=Direction.DEBIT, then=F("amount")),
-        default=-F("amount"),
-        output_field=DecimalField(max_digits=38, decimal_places=12),
-    )
-    return dict(entries.values_list("account__grant").annotate(used=Sum(signed)))
+    entries = _entries(customer, recorded_by, TransactionCode.USAGE).filter(account__kind=AccountKind.GRANT)
+    return dict(entries.values_list("account__grant").annotate(used=_DEBITED))
 
 
-def _overage(customer: Customer) -> dict[str, Decimal]:
-    """Of the open periods."""
-    cells = AllocationCell.objects.filter(period__customer=customer, period__status=PeriodStatus.OPEN, grant=None)
-    return {unit: amount for unit, amount in cells.values_list("unit").annotate(sum=Sum("posted")) if amount}
+def _overage(customer: Customer, at: datetime, recorded_by: datetime | None) -> dict[str, Decimal]:
+    """Of the periods that `at` lies in: from the cells, or for an earlier day from the ledger's entries."""
+    if recorded_by is None:
+        open_now = Q(period__starts_at__lte=at, period__ends_at__gt=at)
+        cells = AllocationCell.objects.filter(open_now, period__customer=customer, grant=None)
+        sums = dict(cells.values_list("unit").annotate(sum=Sum("posted")))
+    else:
+        open_then = Q(cell__period__starts_at__lte=at, cell__period__ends_at__gt=at)
+        entries = _entries(customer, recorded_by, TransactionCode.USAGE).filter(open_then)
+        entries = entries.filter(account__kind=AccountKind.OVERAGE)
+        sums = dict(entries.values_list("account__unit").annotate(sum=_DEBITED))
+    return {unit: amount for unit, amount in sums.items() if amount}
 
 
 def _unsettled(customer: Customer) -> dict[str, Decimal]:
@@ -215,7 +224,7 @@ def spend_series(
 ) -> list[SeriesRow]:
     """As `rating.queries.rated_series`, with overage: its `price` is "overage:<unit>", its dimensions are absent."""
     rated = rated_series(customer, edges=edges, unit=unit, group_by=group_by, filters=filters)
-    extra = _overage_rows(customer, edges, unit, group_by, filters)
+    extra = overage_rows(customer, edges, unit, group_by, filters)
     if not extra:
         return rated
     if group_by:
@@ -228,51 +237,6 @@ def _joined(row: SeriesRow, beyond: Decimal | None) -> SeriesRow:
     if beyond is None:
         return row
     return SeriesRow(row.start, row.end, row.group, None, CONTEXT.add(row.amount, beyond))
-
-
-@exact()
-def _overage_rows(
-    customer: Customer, edges: Sequence[datetime], unit: str, group_by: Sequence[str], filters: Mapping[str, str]
-) -> list[SeriesRow]:
-    """What grants did not cover, at the rate of each period's plan version."""
-    rates = _overage_rates(customer, edges, unit)
-    if not rates or filters.keys() - {"price", "meter"}:
-        return []
-    concerned = [period for period in _neighbours(customer, edges) if period.version_id in rates]
-    rate_of = {period.pk: rates[period.version_id] for period in concerned}
-    sums: dict[tuple[int, tuple[str | None, ...]], Decimal] = defaultdict(Decimal)
-    for (line, starts_at, grant), amount in book(customer, concerned, at=edges).cells.items():
-        index = bisect_right(edges, starts_at) - 1
-        rate = rate_of[line.id[0]].get(line.unit)
-        names = {"price": f"overage:{line.unit}", "meter": line.meter}
-        if grant is None and rate and 0 <= index < len(edges) - 1 and _passes(names, filters):
-            sums[index, tuple(names.get(name) for name in group_by)] += amount * rate
-    return [
-        SeriesRow(edges[index], edges[index + 1], dict(zip(group_by, group, strict=True)), None, amount)
-        for (index, group), amount in sorted(sums.items(), key=lambda item: item[0][0])
-        if amount
-    ]
-
-
-def _passes(names: Mapping[str, str], filters: Mapping[str, str]) -> bool:
-    return all(names[name] == value for name, value in filters.items())
-
-
-def _overage_rates(customer: Customer, edges: Sequence[datetime], unit: str) -> dict[int, dict[str, Decimal]]:
-    """By plan version: what one of each unit costs beyond the grants, where that is something."""
-    terms = OverageTerm.objects.filter(
-        version__in=periods(customer, starts_at=edges[0], ends_at=edges[-1]).values("version"),
-        version__plan__currency=unit,
-        unit_amount__gt=0,
-    )
-    rates: dict[int, dict[str, Decimal]] = defaultdict(dict)
-    for term in terms:
-        rates[term.version_id][term.unit] = term.unit_amount
-    return rates
-
-
-def _neighbours(customer: Customer, edges: Sequence[datetime]) -> list[BillingPeriod]:
-    return list(periods(customer, starts_at=edges[0], ends_at=edges[-1]))
 
 
 # --- ledger -------------------------------------------------------------------------------------------------
@@ -298,10 +262,12 @@ def ledger(
 
 def due_customers(at: datetime) -> list[int]:
     """Ids of customers with something to post that no event announces: grants that ended with something left, and
-    periods that lack their plan's grants."""
+    new periods that lack their plan's grants."""
     ended = LedgerAccount.objects.filter(
-        Q(grant__expires_at__lte=at) | Q(grant__voided_at__isnull=False), credits__gt=F("debits")
+        Q(grant__expires_at__lte=at) | Q(grant__voided_at__isnull=False),
+        kind=AccountKind.GRANT,
+        credits__gt=F("debits"),
     )
-    bare = BillingPeriod.objects.filter(version__credits__isnull=False, grants=None)
+    bare = BillingPeriod.objects.filter(status=PeriodStatus.OPEN, version__credits__isnull=False, grants=None)
     ids = {*ended.values_list("customer", flat=True), *bare.values_list("customer", flat=True)}
     return sorted(ids)

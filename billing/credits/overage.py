@@ -1,0 +1,114 @@
+"""What credits beyond the grants cost, as a series: allocation says how much, the usage says when."""
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from accounts.models import Customer
+from billing.credits.booking import book
+from billing.money import ZERO, exact, quantise
+from billing.pricing.models import OverageTerm
+from billing.rating.core import LineKey
+from billing.rating.queries import SeriesRow, segments
+from billing.subscriptions.models import BillingPeriod
+from billing.subscriptions.queries import periods
+
+type Rates = Mapping[str, Decimal]  # by unit: what one of it costs beyond the grants
+type Settled = Mapping[datetime, Mapping[LineKey, "_Settled"]]  # by segment and line
+
+
+@exact()
+def overage_rows(
+    customer: Customer, edges: Sequence[datetime], unit: str, group_by: Sequence[str], filters: Mapping[str, str]
+) -> list[SeriesRow]:
+    """Overage in each [edges[i], edges[i + 1]) at the rate of each period's plan version, where there is any.
+
+    A row's `price` is "overage:<unit>"; it has a meter and no dimensions, so no filter on those lets it pass. Rows
+    add up to the overage at its rate, rounded once per line to 12 places, whatever the edges. It need not be posted
+    yet, so that budgets also count for a customer that is parked.
+    """
+    sums: dict[tuple[int, tuple[str | None, ...]], Decimal] = defaultdict(Decimal)
+    rates = _rates(customer, edges, unit)
+    if not rates:
+        return []
+    found = list(periods(customer, starts_at=edges[0], ends_at=edges[-1]))
+    settled = _settled(customer, found)
+    for period in found:
+        for line, starts_at, amount in _costs(period, settled[period.pk], rates[period.version_id], edges):
+            index = bisect_right(edges, starts_at) - 1
+            names = {"price": f"overage:{line.unit}", "meter": line.meter}
+            if 0 <= index < len(edges) - 1 and all(names.get(name) == value for name, value in filters.items()):
+                sums[index, tuple(names.get(name) for name in group_by)] += amount
+    return [
+        SeriesRow(edges[index], edges[index + 1], dict(zip(group_by, group, strict=True)), None, amount)
+        for (index, group), amount in sorted(sums.items(), key=lambda item: item[0][0])
+        if amount
+    ]
+
+
+def _rates(customer: Customer, edges: Sequence[datetime], unit: str) -> dict[int, dict[str, Decimal]]:
+    """By plan version: what one of each unit costs beyond the grants, where that is something in this currency."""
+    versions = periods(customer, starts_at=edges[0], ends_at=edges[-1]).values("version")
+    terms = OverageTerm.objects.filter(version__in=versions, version__plan__currency=unit, unit_amount__gt=0)
+    rates: dict[int, dict[str, Decimal]] = defaultdict(dict)
+    for term in terms:
+        rates[term.version_id][term.unit] = term.unit_amount
+    return rates
+
+
+@dataclass(slots=True)
+class _Settled:
+    """What grants pay of one line in one segment and what is beyond them, and the usage that was passed so far."""
+
+    paid: Decimal = ZERO
+    beyond: Decimal = ZERO
+    used: Decimal = ZERO
+
+    def reached(self) -> Decimal:
+        """How much of the overage has been used by now: grants pay first, so it is the segment's last usage."""
+        low, high = min(self.beyond, ZERO), max(self.beyond, ZERO)
+        return min(max(self.used - self.paid, low), high)
+
+
+def _costs(
+    period: BillingPeriod, settled: Settled, rates: Rates, edges: Sequence[datetime]
+) -> Iterator[tuple[LineKey, datetime, Decimal]]:
+    """Line by line what its overage cost, in stretches that no edge cuts."""
+    if not any(item.beyond for segment in settled.values() for line, item in segment.items() if line.unit in rates):
+        return
+    starts = sorted(settled)
+    within = [edge for edge in edges if period.starts_at < edge < period.ends_at]
+    cuts = sorted({period.starts_at, *starts, *within, period.ends_at})
+    quantities: dict[LineKey, Decimal] = defaultdict(Decimal)
+    for stretch in segments(period, cuts):
+        segment = settled[starts[bisect_right(starts, stretch.starts_at) - 1]] if stretch.starts_at >= starts[0] else {}
+        for line, amount in stretch.amounts.items():
+            item = segment.get(line)
+            if item is None or line.unit not in rates:
+                continue
+            before = item.reached()
+            item.used += amount
+            so_far = quantities[line]
+            quantities[line] += item.reached() - before
+            yield line, stretch.starts_at, _cost(quantities[line], rates, line) - _cost(so_far, rates, line)
+
+
+def _cost(quantity: Decimal, rates: Rates, line: LineKey) -> Decimal:
+    return quantise(quantity * rates[line.unit])
+
+
+def _settled(customer: Customer, found: Sequence[BillingPeriod]) -> Mapping[int, Settled]:
+    """By period, segment and line."""
+    settled: dict[int, dict[datetime, dict[LineKey, _Settled]]] = defaultdict(
+        lambda: defaultdict(lambda: defaultdict(_Settled))
+    )
+    for (line, starts_at, grant), amount in book(customer, found).cells.items():
+        item = settled[line.id[0]][starts_at][line]
+        if grant is None:
+            item.beyond += amount
+        else:
+            item.paid += amount
+    return settled

@@ -1,0 +1,107 @@
+"""What credits cost beyond the grants: the same total however it is cut and grouped."""
+
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+
+from billing.credits import queries, services
+from billing.credits.models import GrantKind
+from billing.cycle.services import advance
+from billing.pricing.spec import CreditSpec, OverageSpec, PriceSpec
+from tests.billing.credits.conftest import START
+from tests.billing.credits.test_settlement import DAY, balance, use
+from tests.factories import event, ingest, make_meter, make_plan, make_subscription, make_version
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def two_lines(globex):
+    """Searches and pictures cost a credit each; 10 credits pay pictures only, and 20 pay whatever comes."""
+    make_meter("searches", aggregation="count", event_type="search")
+    make_meter("pictures", aggregation="count", event_type="picture")
+    version = make_version(
+        make_plan(),
+        credits=(CreditSpec("credits", Decimal(20), priority=1),),
+        prices=(
+            PriceSpec("searches", meter="searches", unit="credits", unit_amount=Decimal(1)),
+            PriceSpec("pictures", meter="pictures", unit="credits", unit_amount=Decimal(1)),
+        ),
+        overage=(OverageSpec("credits", Decimal("0.333333333333")),),
+    )
+    make_subscription(globex, version, START)
+    services.grant(
+        customer=globex,
+        unit="credits",
+        amount=Decimal(10),
+        kind=GrantKind.PAID,
+        meters=["pictures"],
+        priority=5,
+        at=START,
+    )
+    for hour in range(12):
+        at = START + hour * HOUR
+        kinds = ["search", "picture", "picture"] if hour % 2 else ["search", "search", "picture"]
+        sent = [event(f"{hour}-{n}", "globex", type=kind, timestamp=at.isoformat()) for n, kind in enumerate(kinds)]
+        ingest(*sent, at=at)
+    advance(customer_id=globex.pk, at=START + 12 * HOUR)
+    return globex
+
+
+@pytest.mark.parametrize("step", [timedelta(minutes=15), HOUR, 5 * HOUR, 31 * DAY])
+@pytest.mark.parametrize("group_by", [(), ("price",), ("meter",), ("price", "meter")])
+def test_a_series_adds_up_to_the_posted_overage_at_its_rate(two_lines, step, group_by):
+    edges = [START, *(START + n * step for n in range(1, DAY // step)), START + 31 * DAY]
+
+    rows = queries.spend_series(two_lines, edges=edges, unit="USD", group_by=group_by)
+
+    posted = balance(two_lines, START + DAY).overage
+    assert posted == 6
+    assert sum(row.amount for row in rows) == Decimal("1.999999999998")
+
+
+def test_overage_is_the_last_usage_of_a_segment(two_lines):
+    edges = [START + n * HOUR for n in range(13)]
+
+    rows = queries.spend_series(two_lines, edges=edges, unit="USD", group_by=("meter",))
+
+    assert rows[0].start >= START + 6 * HOUR
+
+
+def test_a_filter_on_a_dimension_leaves_overage_out(two_lines):
+    month = [START, START + 31 * DAY]
+
+    assert queries.spend_series(two_lines, edges=month, unit="USD", filters={"model": "large"})[0].amount == 0
+    assert queries.spend_series(two_lines, edges=month, unit="USD", filters={"price": "overage:credits"})[0].amount > 1
+    assert queries.spend_series(two_lines, edges=month, unit="USD", filters={"price": "searches"})[0].amount == 0
+
+
+def test_a_unit_without_a_rate_costs_nothing_beyond_the_grants(globex):
+    make_meter("searches", aggregation="count", event_type="search")
+    price = PriceSpec("searches", meter="searches", unit="credits", unit_amount=Decimal(1))
+    make_subscription(globex, make_version(make_plan(), prices=(price,)), START)
+    use(5, START)
+
+    advance(customer_id=globex.pk, at=START)
+
+    assert balance(globex, START).overage == 5
+    assert queries.spend_series(globex, edges=[START, START + DAY], unit="USD")[0].amount == 0
+
+
+def test_the_overage_of_an_earlier_day(subscribed):
+    for day in (1, 2):
+        use(120, START + day * DAY, first=200 * day)
+        advance(customer_id=subscribed.pk, at=START + day * DAY)
+
+    [then] = queries.balances(subscribed, START + DAY, recorded_by=START + DAY)
+
+    assert (then.overage, balance(subscribed, START + 2 * DAY).overage) == (20, 140)
+
+
+def test_a_new_period_begins_without_overage_before_any_tick(subscribed):
+    use(120, START + DAY)
+    advance(customer_id=subscribed.pk, at=START + DAY)
+
+    assert balance(subscribed, START + 31 * DAY - timedelta(seconds=1)).overage == 20
+    assert balance(subscribed, START + 31 * DAY).overage == 0
