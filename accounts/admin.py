@@ -181,15 +181,12 @@ class Invitations(NeverDeleted):
             return "Revoked"
         return "Open" if invitation.is_open(timezone.now()) else "Expired"
 
-    def has_revoke_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
-        return request.user.has_perm("accounts.change_invitation")
-
     def save_model(self, request: HttpRequest, obj: Invitation, form: Any, change: bool) -> None:
         obj.pk = services.invite(**form.cleaned_data, invited_by=_operator(request), at=timezone.now()).pk
 
     @action(
         description="Revoke",
-        permissions=["revoke"],
+        permissions=["accounts.change_invitation"],
         dialog={
             "title": "Revoke this invitation?",
             "description": "Its link stops working. Who has accepted stays a member.",
@@ -258,9 +255,6 @@ class ApiKeys(NeverDeleted):
             return "Revoked"
         return "Expired" if key.expires_at and key.expires_at <= timezone.now() else "Valid"
 
-    def has_revoke_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
-        return request.user.has_perm("accounts.change_apikey")
-
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         operator = _operator(request)
         key, secret = services.create_api_key(**form.cleaned_data, created_by=operator, at=timezone.now())
@@ -279,7 +273,7 @@ class ApiKeys(NeverDeleted):
 
     @action(
         description="Revoke",
-        permissions=["revoke"],
+        permissions=["accounts.change_apikey"],
         dialog={
             "title": "Revoke this key?",
             "description": "It stops working with its next request. This cannot be undone.",

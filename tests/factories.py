@@ -59,7 +59,7 @@ def ingest(*events: dict[str, Any], at: datetime, backfill: bool = False) -> met
     return metering.ingest(body=body, content_type="application/json", api_key=None, at=at, backfill=backfill)
 
 
-def fold(customer: Customer, *, at: datetime) -> bool:
+def fold(customer: Customer, *, at: datetime) -> datetime | None:
     """Count what was taken, as the tick does."""
     with transaction.atomic():
         metering.claim(customer_id=customer.pk)

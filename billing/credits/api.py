@@ -55,7 +55,7 @@ class GrantBody(StrictSerializer):
     customer = KeyField()
     unit = serializers.CharField(max_length=32, help_text="credits, or a currency for prepaid money.")
     amount = ExactDecimalField()
-    kind = serializers.ChoiceField([GrantKind.PAID.value, GrantKind.PROMOTIONAL.value])
+    kind = serializers.ChoiceField(GrantKind.values)
     priority = serializers.IntegerField(default=50, min_value=0, max_value=32767, help_text="Lower is spent first.")
     effective_at = InstantField(required=False, help_text="Rounded down to a quarter hour; now when absent.")
     expires_at = InstantField(required=False, allow_null=True, help_text="Rounded up to a quarter hour.")
@@ -217,7 +217,7 @@ class GrantsView(ApiView):
 
     @extend_schema(operation_id="credit_grants_create", request=GrantBody, responses={201: GrantAnswer})
     def post(self, request: Request) -> Response:
-        """Give credits, or prepaid money. What the plan gives comes by itself."""
+        """Give credits, or prepaid money. What a plan version gives comes by itself."""
         body = read_body(request, GrantBody)
         customer = Customer.objects.filter(key=body.pop("customer")).first()
         if customer is None:
@@ -231,7 +231,7 @@ class GrantVoidView(ApiView):
 
     @extend_schema(operation_id="credit_grants_void", request=None, responses=GrantAnswer)
     def post(self, request: Request, public_id: str) -> Response:
-        """Settle what it has paid for and forfeit the rest. 409 `already_void` the second time."""
+        """Settle what it has paid for and forfeit the rest. 409 `already_void`, `already_expired`."""
         grant = CreditGrant.objects.select_related("customer").filter(public_id=public_id).first()
         if grant is None:
             raise not_found("credit grant")

@@ -54,9 +54,8 @@ class CreditGrant(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["period", "term"], name="one_plan_grant_per_period_and_term"),
             models.CheckConstraint(
-                condition=Q(kind="plan", period__isnull=False, term__isnull=False)
-                | ~Q(kind="plan") & Q(period=None, term=None),
-                name="plan_grant_has_its_period",
+                condition=Q(kind="plan", period__isnull=False, term__isnull=False) | Q(period=None, term=None),
+                name="grant_of_a_period_is_the_plans",
             ),
             positive("amount", "grant_amount_positive"),
             not_negative("cost_basis", "grant_cost_basis_not_negative"),
@@ -108,6 +107,14 @@ class LedgerAccount(models.Model):
             ),
             not_negative("debits", "account_debits_not_negative"),
             not_negative("credits", "account_credits_not_negative"),
+        ]
+        indexes = [
+            # Due work: grants that ended with something left. Most accounts of old grants are at rest.
+            models.Index(
+                fields=["grant"],
+                condition=Q(kind="grant", credits__gt=F("debits")),
+                name="grant_account_with_a_rest",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -203,7 +210,10 @@ class AllocationCell(models.Model):
 
 
 class Settlement(models.Model):
-    """How far a customer's lines are allocated to grants; why not further, when its books fail a check."""
+    """How far a customer's lines are allocated to grants; why not further, when its books fail a check.
+
+    `settled_through`: everything acknowledged before it is counted and allocated.
+    """
 
     customer = models.OneToOneField(Customer, on_delete=models.CASCADE, primary_key=True, related_name="+")
     settled_through = models.DateTimeField(null=True)

@@ -9,7 +9,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from django.core.exceptions import ValidationError
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.db.models import Exists, OuterRef
 
 from accounts.models import Customer, User
@@ -18,7 +18,7 @@ from billing.credits.ledger import Move, Posting, account, post
 from billing.credits.models import AccountKind, CreditGrant, GrantKind, Settlement, TransactionCode
 from billing.errors import Conflict
 from billing.metering import services as metering
-from billing.metering.models import Meter
+from billing.metering.models import Meter, Watermark
 from billing.periods import QUARTER, quarter_ceil, quarter_floor
 from billing.pricing.models import CreditTerm
 from billing.subscriptions.models import BillingPeriod
@@ -43,7 +43,7 @@ def grant(
     created_by: User | None = None,
 ) -> CreditGrant:
     """Give credits (or prepaid money) from the start of the quarter hour of `effective_at` (default: `at`) on, until
-    `expires_at`, rounded up to a quarter hour. Raises ValidationError by field."""
+    `expires_at`, rounded up to a quarter hour. Usage that it covers is settled at once. ValidationError by field."""
     metering.claim(customer_id=customer.pk)
     given = CreditGrant(
         customer=customer,
@@ -60,18 +60,23 @@ def grant(
         created_at=at,
     )
     _check(given)
-    return _issue(given, at)
+    _issue(given, at)
+    settle(customer_id=customer.pk, at=at, since=given.effective_at)
+    metering.publish(customer_id=customer.pk)
+    return given
 
 
 @transaction.atomic
 def void(*, grant: CreditGrant, at: datetime) -> CreditGrant:
-    """Settle what the grant has paid for so far and forfeit the rest. Conflict `already_void` the second time."""
+    """Settle what the grant has paid for so far and forfeit the rest. Conflict `already_void`, `already_expired`."""
     metering.claim(customer_id=grant.customer_id)
-    metering.fold(customer_id=grant.customer_id, at=at)
-    settle(customer_id=grant.customer_id, at=at)
+    since = metering.fold(customer_id=grant.customer_id, at=at)
+    settle(customer_id=grant.customer_id, at=at, since=since)
     locked = CreditGrant.objects.select_related("account").select_for_update(of=["self"]).get(pk=grant.pk)
     if locked.voided_at is not None:
         raise Conflict("This grant is void already.", code="already_void")
+    if locked.expires_at is not None and locked.expires_at <= at:
+        raise Conflict("This grant has expired, so nothing is left to void.", code="already_expired")
     if Settlement.objects.filter(customer=locked.customer_id).exclude(parked_reason="").exists():
         raise Conflict("This customer's books are parked: the grant cannot be settled first.", code="parked")
     rest = locked.account.credits - locked.account.debits
@@ -118,19 +123,16 @@ def _plan_grant(period: BillingPeriod, term: CreditTerm, at: datetime) -> Credit
     )
 
 
-def _issue(given: CreditGrant, at: datetime) -> CreditGrant:
+def _issue(given: CreditGrant, at: datetime) -> None:
     given.save(force_insert=True)
     issued = account(given.customer_id, given.unit, AccountKind.ISSUED)
     moves = [Move(issued, account(given.customer_id, given.unit, AccountKind.GRANT, given), given.amount)]
     posting = Posting(TransactionCode.GRANT, f"grant:{given.public_id}", given.effective_at, moves)
     post(customer_id=given.customer_id, postings=[posting], at=at)
-    return given
 
 
 def _check(given: CreditGrant) -> None:
     errors = {}
-    if given.kind == GrantKind.PLAN:
-        errors["kind"] = "Plans give these by themselves. Use paid or promotional."
     if given.amount <= 0:
         errors["amount"] = "Send more than 0."
     if given.expires_at is not None and given.expires_at <= given.effective_at:
@@ -158,15 +160,24 @@ def settle(*, customer_id: int, at: datetime, since: datetime | None = None) -> 
             moved = settlement.settle(state, at)
             if moved:
                 _check_balance_now()
+    except OperationalError:
+        raise  # a busy database says nothing about the books: all of it is done again
     except Exception as error:
-        logger.exception("Customer %s is parked", customer_id)
-        state.refresh_from_db(fields=["postings", "settled_through"])
-        state.parked_reason = f"{type(error).__name__}: {error}"[:1000]
-        state.save(update_fields=["resettle_from", "parked_reason"])
+        _park(state, error)
         return not was_parked
-    state.resettle_from, state.parked_reason, state.settled_through = None, "", at
+    state.resettle_from, state.parked_reason = None, ""
+    # Whatever is counted is settled now; what an unfinished fold left is not.
+    state.settled_through = Watermark.objects.values_list("counted_through", flat=True).get(pk=customer_id)
     state.save(update_fields=["resettle_from", "parked_reason", "settled_through", "postings"])
     return moved or was_parked
+
+
+def _park(state: Settlement, error: Exception) -> None:
+    reason = f"{type(error).__name__}: {error}"[:1000]
+    if reason != state.parked_reason:
+        logger.error("Customer %s is parked", state.customer_id, exc_info=error)
+    state.parked_reason = reason
+    state.save(update_fields=["resettle_from", "parked_reason"])
 
 
 def _check_balance_now() -> None:

@@ -3,17 +3,17 @@
 Late events, expiries, voids and repeats need no case of their own: they change the target or nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from decimal import Decimal
 
 from django.db.models import F, Q
 
 from accounts.models import Customer
-from billing.credits.booking import Booking, CellKey, book, key_of
+from billing.credits.booking import Booking, CellKey, book, has_ended, key_of
 from billing.credits.ledger import Move, Posting, account, post
 from billing.credits.models import AccountKind, AllocationCell, CreditGrant, LedgerAccount, Settlement, TransactionCode
-from billing.money import ZERO, exact
+from billing.money import ZERO, exact, plain
 from billing.subscriptions.models import BillingPeriod, PeriodStatus
 from billing.subscriptions.queries import periods as periods_of
 
@@ -25,15 +25,15 @@ def settle(state: Settlement, at: datetime) -> bool:
     periods = _unsettled_periods(customer, state.resettle_from)
     booking = book(customer, periods)
     accounts = _Accounts(customer)
-    moves = _usage_moves(accounts, periods, booking)
-    endings = _ending_moves(accounts, moves, at)
+    cells = {cell.key: cell for cell in AllocationCell.objects.filter(period__in=periods)}
+    _check_accounts(accounts, cells.values(), booking, at)
+    moves = _usage_moves(accounts, cells, booking)
+    key = f"settle:{customer.pk}:{state.postings + 1}"
+    endings = _endings(accounts, moves, key, at)
     if not moves and not endings:
         return False
     state.postings += 1
-    key = f"settle:{customer.pk}:{state.postings}"
-    usage = Posting(TransactionCode.USAGE, key, at, moves)
-    expiry = Posting(TransactionCode.EXPIRY, f"{key}:expiry", at, endings)
-    post(customer_id=customer.pk, postings=[usage, expiry], at=at)
+    post(customer_id=customer.pk, postings=[Posting(TransactionCode.USAGE, key, at, moves), *endings], at=at)
     return True
 
 
@@ -45,9 +45,27 @@ def _unsettled_periods(customer: Customer, since: datetime | None) -> list[Billi
     return list(periods_of(customer).filter(wanted))
 
 
-def _usage_moves(accounts: "_Accounts", periods: Sequence[BillingPeriod], booking: Booking) -> list[Move]:
+class BooksDiffer(Exception):  # noqa: N818 -- a state of the books
+    """An account and the cells do not tell the same story, so nothing may be built on them."""
+
+
+def _check_accounts(accounts: "_Accounts", cells: Collection[AllocationCell], booking: Booking, at: datetime) -> None:
+    """What is left of a grant by its account must be what is left by its cells."""
+    left = {pk: grant.amount - booking.taken_elsewhere.get(pk, ZERO) for pk, grant in booking.grants.items()}
+    for cell in cells:
+        if cell.grant_id is not None:
+            left[cell.grant_id] -= cell.posted
+    for pk, grant in booking.grants.items():
+        rest = accounts.grants[pk].credits - accounts.grants[pk].debits
+        ended = has_ended(grant, at) or (rest == 0 and grant.expires_at is not None)  # by a clock that runs ahead
+        if rest != left[pk] and not ended:
+            raise BooksDiffer(
+                f"{grant.public_id} has {plain(rest)} left by its account, {plain(left[pk])} by its cells."
+            )
+
+
+def _usage_moves(accounts: "_Accounts", cells: dict[CellKey, AllocationCell], booking: Booking) -> list[Move]:
     """From grants (or overage) to what was consumed, cell by cell; updates the cells."""
-    cells = {cell.key: cell for cell in AllocationCell.objects.filter(period__in=periods)}
     targets = {key_of(cell): amount for cell, amount in booking.cells.items()}
     units = {key_of(cell): cell.line.unit for cell in booking.cells}
     cells |= {key: _new_cell(key, units[key]) for key in targets.keys() - cells.keys()}
@@ -92,7 +110,7 @@ class _Accounts:
         return self.known[key]
 
 
-def _ending_moves(accounts: _Accounts, usage: Sequence[Move], at: datetime) -> list[Move]:
+def _endings(accounts: _Accounts, usage: Sequence[Move], key: str, at: datetime) -> list[Posting]:
     """What is left of grants that have ended, once this usage is posted, to expired or voided; and back, when late
     usage needs it."""
     drawn: dict[int, Decimal] = {}
@@ -101,11 +119,19 @@ def _ending_moves(accounts: _Accounts, usage: Sequence[Move], at: datetime) -> l
             drawn[move.debit.grant_id] = drawn.get(move.debit.grant_id, ZERO) + move.amount
     ended = Q(expires_at__lte=at) | Q(voided_at__isnull=False)
     moving = Q(pk__in=drawn) | Q(account__credits__gt=F("account__debits"))
-    moves = []
+    postings = []
     grants = CreditGrant.objects.filter(ended, moving, customer=accounts.customer)
     for grant in grants.select_related("account").order_by("pk"):
         left = grant.account.credits - grant.account.debits - drawn.get(grant.pk, ZERO)
         if left:
-            kind = AccountKind.EXPIRED if grant.voided_at is None else AccountKind.VOIDED
-            moves.append(Move(grant.account, accounts.of(grant.unit, kind), left))
-    return moves
+            postings.append(_ending(grant, accounts, left, f"{key}:{grant.pk}", at))
+    return postings
+
+
+def _ending(grant: CreditGrant, accounts: _Accounts, left: Decimal, key: str, at: datetime) -> Posting:
+    if grant.voided_at is not None:
+        move = Move(grant.account, accounts.of(grant.unit, AccountKind.VOIDED), left)
+        return Posting(TransactionCode.VOID, key, at, [move])
+    assert grant.expires_at is not None
+    move = Move(grant.account, accounts.of(grant.unit, AccountKind.EXPIRED), left)
+    return Posting(TransactionCode.EXPIRY, key, grant.expires_at, [move])

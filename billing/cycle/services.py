@@ -66,8 +66,8 @@ def _advance_next(at: datetime, done: set[int], failed: set[int]) -> int | None:
 def _advance(customer_id: int, at: datetime) -> None:
     moved = subscriptions.roll(customer_id=customer_id, at=at)
     moved |= credits.issue_plan_grants(customer_id=customer_id, at=at)
-    since = counters.pending_since(customer_id)
-    moved |= metering.fold(customer_id=customer_id, at=at)
+    since = metering.fold(customer_id=customer_id, at=at)
+    moved |= since is not None
     moved |= credits.settle(customer_id=customer_id, at=at, since=since)
     if moved:
         _watch(customer_id, at)

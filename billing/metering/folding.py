@@ -19,16 +19,17 @@ def claim_dirty(skip: Collection[int]) -> int | None:
     return row[0] if row else None
 
 
-def move_deltas(customer_id: int, at: datetime) -> bool:
-    """Take the customer's deltas away and add them to the counters, in one statement. Whether there were any.
+def move_deltas(customer_id: int, at: datetime) -> datetime | None:
+    """Take the customer's deltas away and add them to the counters, in one statement. The earliest quarter hour that
+    moved; None when nothing did.
 
     When none is left, `counted_through` becomes the statement's instant: whatever had been acknowledged by then was
     committed, so its snapshot saw it.
     """
     with connection.cursor() as cursor:
         cursor.execute(_MOVE, {"customer": customer_id, "most": MOST_DELTAS, "at": at})
-        (moved,) = cursor.fetchone()
-    return bool(moved)
+        row: tuple[datetime | None] = cursor.fetchone()
+    return row[0]
 
 
 def track_period(customer_id: int, starts_at: datetime, ends_at: datetime) -> None:
@@ -98,7 +99,7 @@ WITH gone AS (
     SET counted_through = greatest(counted_through, least(%(at)s, statement_timestamp()))
     WHERE customer_id = %(customer)s AND (SELECT count(*) FROM gone) < %(most)s
 )
-SELECT count(*) FROM gone
+SELECT min(starts_at) FROM gone
 """
 
 _TRACK: Final = """

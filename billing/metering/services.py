@@ -285,8 +285,9 @@ def claim(*, customer_id: int) -> None:
     Watermark.objects.select_for_update().get(pk=customer_id)
 
 
-def fold(*, customer_id: int, at: datetime) -> bool:
-    """Inside the claim: move the customer's deltas into its counters. Whether anything moved."""
+def fold(*, customer_id: int, at: datetime) -> datetime | None:
+    """Inside the claim: move the customer's deltas into its counters. The start of the earliest quarter hour that
+    moved; None when nothing did."""
     return folding.move_deltas(customer_id, at)
 
 
