@@ -111,6 +111,10 @@ class Customers(NeverDeleted):
         customers: QuerySet[Customer] = super().get_queryset(request).annotate(members=Count("memberships"))
         return customers
 
+    def view_on_site(self, obj: Customer) -> str:
+        """The customer's own page, as a visitor."""
+        return reverse("overview", args=[obj.key])
+
     @display(ordering="members")
     def members(self, customer: Any) -> int:
         return int(customer.members)

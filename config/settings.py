@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+from django.templatetags.static import static
 from django.utils.csp import CSP
 
 from config import embedded, env
@@ -201,4 +202,10 @@ LOGGING = {
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": env.text("LOG_LEVEL", "INFO")},
 }
-UNFOLD = {"SITE_TITLE": "Headroom", "SITE_HEADER": "Headroom operator", "SITE_URL": "/", "SHOW_HISTORY": True}
+UNFOLD = {
+    "SITE_TITLE": "Headroom",
+    "SITE_HEADER": "Headroom operator",
+    "SITE_URL": "/",
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("img/mark.svg")}],
+    "SHOW_HISTORY": True,
+}

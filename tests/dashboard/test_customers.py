@@ -87,6 +87,12 @@ def test_an_operator_sees_a_customers_page_as_a_viewer_and_is_told_so(client, ac
     assert client.get("/").status_code == 200  # visiting makes no membership
 
 
+def test_the_admin_links_a_customer_to_its_page(client, acme, olivia):
+    client.force_login(olivia)
+    page = client.get(reverse("admin:accounts_customer_change", args=[acme.pk])).content.decode()
+    assert 'href="/c/acme/"' in page
+
+
 def test_staff_without_the_right_to_see_customers_cannot_visit(client, acme):
     client.force_login(User.objects.create_user("temp@vendor.test", "correct horse battery", is_staff=True))
     assert client.get(reverse("overview", args=["acme"])).status_code == 404
