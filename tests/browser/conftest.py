@@ -1,0 +1,198 @@
+"""A real Chromium against a real web process, on the test database, with ticks as the worker runs them.
+
+Whatever a page complains about (a violated Content-Security-Policy, an error in the console) fails its test.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from threading import Event, Thread
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+from django.conf import settings
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
+from django.db import connection
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from psycopg.conninfo import make_conninfo
+
+from accounts.models import User
+from billing import clock
+from billing.cycle.services import tick
+from config import demo, embedded
+from tests.house import House, make_offer
+
+ANSWER_SECONDS = 60
+TICK_SECONDS = 0.2
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+REPORT_VIOLATIONS = """
+document.addEventListener("securitypolicyviolation", (event) =>
+  complain(`${event.effectiveDirective} refused ${event.blockedURI} at ${event.sourceFile}:${event.lineNumber}`));
+"""
+
+
+@pytest.fixture(scope="package")
+def chromium() -> Iterator[Browser]:
+    path = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if path is None:
+        missing = "No Chromium found. Install one (apt-get install chromium) to run the tests of the pages."
+        if os.environ.get("HEADROOM_REQUIRE_BROWSER") == "1":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    with sync_playwright() as playwright, pytest.MonkeyPatch.context() as patch:
+        # Playwright keeps an event loop in this thread; the ORM is only ever used between its calls.
+        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="package")
+def address(django_db_setup) -> Iterator[str]:
+    """Where the web process answers: the same command as in the demo, not in debug."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    environment = os.environ | {
+        "DEBUG": "0",
+        "BASE_URL": url,
+        "DATABASE_URL": make_conninfo(settings.DATABASE_URL, dbname=settings.DATABASES["default"]["NAME"]),
+    }
+    arguments = [*demo.WEB.split(), "--host", "127.0.0.1", "--port", str(port), "config.wsgi:application"]
+    log = settings.VAR / "log" / "browser-web.log"
+    with log.open("wb") as output:
+        web = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=Path(demo.__file__).parent.parent,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            preexec_fn=embedded.die_with_parent(signal.SIGTERM),  # noqa: PLW1509 -- the only thread so far
+        )
+    try:
+        _wait_for(url, web, log)
+        yield url
+    finally:
+        web.terminate()
+        web.wait(30)
+
+
+def _wait_for(url: str, web: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + ANSWER_SECONDS
+    while True:
+        try:
+            with urlopen(f"{url}/healthz", timeout=5):
+                return
+        except URLError:
+            if web.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"The web process does not answer:\n{embedded.tail(log)}")
+            time.sleep(0.1)
+
+
+@pytest.fixture
+def ticks(committed) -> Iterator[None]:
+    """What beat and worker do, in a thread."""
+    ended = Event()
+
+    def run() -> None:
+        while not ended.wait(TICK_SECONDS):
+            tick(at=clock.now())
+        connection.close()
+
+    thread = Thread(target=run)
+    thread.start()
+    yield
+    ended.set()
+    thread.join()
+
+
+@dataclass
+class Site:
+    """The running site, and a way to open its pages as somebody."""
+
+    url: str
+    browser: Browser
+    contexts: list[BrowserContext] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+
+    def open(
+        self,
+        path: str,
+        *,
+        user: User | None = None,
+        width: int = 1280,
+        height: int = 900,
+        dark: bool = False,
+        javascript: bool = True,
+    ) -> Page:
+        context = self.browser.new_context(
+            viewport={"width": width, "height": height},
+            color_scheme="dark" if dark else "light",
+            java_script_enabled=javascript,
+            base_url=self.url,
+        )
+        self.contexts.append(context)
+        context.expose_binding("complain", lambda _, text: self.complaints.append(text))
+        context.add_init_script(REPORT_VIOLATIONS)
+        context.on("console", self._listen)
+        context.on("weberror", lambda error: self.complaints.append(str(error.error)))
+        if user:
+            context.add_cookies([{"name": "sessionid", "value": session_of(user), "url": self.url}])
+        page = context.new_page()
+        page.goto(path)
+        return page
+
+    def forgive(self, *words: str) -> None:
+        """Complaints with one of these words were caused on purpose."""
+        self.complaints = [text for text in self.complaints if not any(word in text for word in words)]
+
+    def _listen(self, message: ConsoleMessage) -> None:
+        if message.type in {"error", "warning"}:
+            self.complaints.append(f"{message.text} ({message.location.get('url', '')})")
+
+
+def session_of(user: User) -> str:
+    """The key of a new session in which the user is signed in."""
+    session = import_module(settings.SESSION_ENGINE).SessionStore()
+    session[SESSION_KEY] = str(user.pk)
+    session[BACKEND_SESSION_KEY] = settings.AUTHENTICATION_BACKENDS[0]
+    session[HASH_SESSION_KEY] = user.get_session_auth_hash()
+    session.create()
+    return session.session_key
+
+
+@pytest.fixture
+def site(committed, address, chromium) -> Iterator[Site]:
+    site = Site(address, chromium)
+    yield site
+    for context in site.contexts:
+        context.close()
+    assert site.complaints == []
+
+
+# --- the cast, committed ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def db(committed) -> None:
+    """The web process must see what a test writes, so everything that asks for the database gets real commits."""
+
+
+@pytest.fixture
+def house(acme) -> House:
+    return House(acme).subscribe(make_offer())
+
+
+@pytest.fixture
+def busy(house) -> House:
+    return house.use_some()
