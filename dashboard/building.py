@@ -49,6 +49,7 @@ def overview(reading: Reading) -> Overview:
         timezone=reading.timezone,
         period_start=reading.local(reading.interval.start),
         period_end=reading.local(reading.interval.end),
+        ended=reading.ended,
         plan=reading.period.version.plan.name if reading.period else None,
         used=reading.used,
         budget=budget_view(reading),

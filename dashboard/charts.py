@@ -35,7 +35,7 @@ def cumulative_points(overview: Overview) -> list[Point]:
 
 
 def _day_ends(overview: Overview) -> Iterator[Point]:
-    ends = [day.start for day in overview.days[1:]] + [overview.freshness.data_to]
+    ends = [day.start for day in overview.days[1:]] + [min(overview.freshness.data_to, overview.period_end)]
     for day, end in zip(overview.days, ends, strict=False):
         yield end, day.cumulative
 

@@ -145,7 +145,10 @@ class Breakdown:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """One reading of one customer's open period; every part was read under the same watermark (`version`)."""
+    """One reading of one customer's billing period; every part was read under the same watermark (`version`).
+
+    `ended`: the period is past, so nothing is expected of it any more.
+    """
 
     version: str
     freshness: Freshness
@@ -153,6 +156,7 @@ class Overview:
     timezone: str
     period_start: datetime
     period_end: datetime
+    ended: bool
     plan: str | None
     used: Decimal
     budget: BudgetView | None

@@ -54,6 +54,7 @@ class Reading:
 
     customer: Customer
     at: datetime
+    chosen: BillingPeriod | None = None
 
     @cached_property
     def freshness(self) -> metering.Freshness:
@@ -61,8 +62,8 @@ class Reading:
 
     @cached_property
     def period(self) -> BillingPeriod | None:
-        """The billing period of the oldest active subscription."""
-        return subscriptions.current_period(self.customer, self.at)
+        """The chosen billing period, else the present one of the oldest active subscription."""
+        return self.chosen or subscriptions.current_period(self.customer, self.at)
 
     @cached_property
     def interval(self) -> Interval:
@@ -70,6 +71,16 @@ class Reading:
         if self.period:
             return Interval(self.period.starts_at, self.period.ends_at)
         return subscriptions.default_range(self.customer, self.at)
+
+    @cached_property
+    def earlier(self) -> BillingPeriod | None:
+        """The billing period before."""
+        return subscriptions.period_before(self.period) if self.period else None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the chosen period is past. The present one is not, also until the tick that opens the next."""
+        return self.chosen is not None and self.chosen.ends_at <= self.at
 
     @cached_property
     def timezone(self) -> str:
@@ -141,7 +152,7 @@ class Reading:
     @cached_property
     def forecast(self) -> Forecast | None:
         """Where the period will end. Kept for a minute: it reads twelve weeks, and hardly moves in one."""
-        if self.period is None:
+        if self.period is None or self.ended:
             return None
         key = f"forecast:{self.period.subscription.public_id}:{self.period.pk}:{self.unit}"
         return caches["process"].get_or_set(key, self._outlook, FORECAST_SECONDS)

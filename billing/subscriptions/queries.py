@@ -1,9 +1,10 @@
 """Questions about subscriptions and their billing periods."""
 
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Final
 
-from django.db.models import Q, QuerySet
+from django.db.models import DateField, DateTimeField, Func, Q, QuerySet
+from django.db.models.functions import Cast
 
 from accounts.models import Customer
 from billing.periods import Interval, calendar_period
@@ -40,6 +41,19 @@ def current_period(customer: Customer, at: datetime, subscription: Subscription 
         return found.filter(subscription=subscription).order_by("-starts_at").first()
     active = found.filter(subscription__status=SubscriptionStatus.ACTIVE)
     return active.order_by("subscription__starts_at", "subscription_id", "-starts_at").first()
+
+
+def period_beginning(customer: Customer, day: date) -> BillingPeriod | None:
+    """The billing period that begins on this day of its own zone; of the oldest subscription that has one."""
+    local = Func("timezone", "starts_at", function="timezone", output_field=DateTimeField())
+    found = periods(customer).alias(first_day=Cast(local, DateField())).filter(first_day=day)
+    return found.order_by("subscription__starts_at", "subscription_id").first()
+
+
+def period_before(period: BillingPeriod) -> BillingPeriod | None:
+    """The one before it of the same subscription."""
+    earlier = BillingPeriod.objects.filter(subscription=period.subscription_id, starts_at__lt=period.starts_at)
+    return earlier.order_by("-starts_at").first()
 
 
 def default_range(customer: Customer, at: datetime, subscription: Subscription | None = None) -> Interval:

@@ -1,6 +1,11 @@
-"""The overview: one reading of the open period, as a page, as the fragment that keeps it live, and as CSV."""
+"""The overview: one reading of a billing period, as a page, as the fragment that keeps it live, and as CSV.
 
-from django.http import HttpResponse, StreamingHttpResponse
+Each is about the present period, or about the one that begins on the day that `?period=2026-11-01` names.
+"""
+
+from datetime import datetime
+
+from django.http import Http404, HttpResponse, StreamingHttpResponse
 from django.shortcuts import render
 from django.template.defaultfilters import date
 from django.urls import reverse
@@ -9,6 +14,9 @@ from django.views.decorators.http import require_safe
 
 from billing import clock
 from billing.metering.queries import freshness as current_freshness
+from billing.periods import local_date
+from billing.subscriptions.models import BillingPeriod
+from billing.subscriptions.queries import period_beginning
 from dashboard import building, charts, export
 from dashboard.examples import first_event
 from dashboard.http import Access, MemberRequest, customer_for
@@ -41,14 +49,33 @@ def download(request: MemberRequest, key: str) -> StreamingHttpResponse:
     """Every row behind the page: its sums are the page's numbers, to the last place."""
     access = customer_for(request, key)
     with snapshot():
-        table = export.table(Reading(access.customer, clock.now()))
+        table = export.table(_reading(request, access))
     response = StreamingHttpResponse(export.lines(table), content_type="text/csv; charset=utf-8")
     response["Content-Disposition"] = f'attachment; filename="{table.name}"'
     return response
 
 
+def _reading(request: MemberRequest, access: Access) -> Reading:
+    """Of the present period, or of the chosen one. Http404 when none begins on that day."""
+    at, chosen = clock.now(), request.GET.get("period")
+    if chosen is None:
+        return Reading(access.customer, at)
+    try:
+        period = period_beginning(access.customer, datetime.fromisoformat(chosen).date())
+    except ValueError:
+        period = None
+    if period is None:
+        raise Http404
+    return Reading(access.customer, at, period)
+
+
+def _query(period: BillingPeriod | None) -> str:
+    """What an address says of a period: the day on which it begins."""
+    return f"?period={local_date(period.starts_at, period.timezone)}" if period else ""
+
+
 def _show(request: MemberRequest, access: Access, template: str) -> HttpResponse:
-    reading = Reading(access.customer, clock.now())
+    reading = _reading(request, access)
     with snapshot():
         page = building.overview(reading)
     with timezone.override(page.timezone):
@@ -57,6 +84,8 @@ def _show(request: MemberRequest, access: Access, template: str) -> HttpResponse
             "overview": page,
             "budget": page.budget,
             "unit": page.unit,
+            "chosen": _query(reading.chosen),
+            "earlier": _query(reading.earlier),
             "edit_url": reverse("budget-edit", args=[access.customer.key]),
             "figure": charts.cumulative_figure(page),
             "sketch": charts.sketch(page),

@@ -3,9 +3,11 @@
 import csv
 import json
 import re
+from datetime import timedelta
 from decimal import Decimal
 from html import unescape
 from io import StringIO
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.db import connection
@@ -14,9 +16,10 @@ from django.test.utils import CaptureQueriesContext
 from billing import clock, money
 from billing.budgets.services import create_budget
 from billing.budgets.validation import ThresholdSpec
+from billing.cycle.services import advance
 from dashboard import building
 from dashboard.reading import Reading
-from tests.factories import event, fold, ingest
+from tests.factories import event, fold, ingest, make_subscription
 
 pytestmark = pytest.mark.django_db
 D = Decimal
@@ -152,8 +155,8 @@ def test_a_hostile_model_name_stays_text(member, house):
 # --- one truth ----------------------------------------------------------------------------------------------------
 
 
-def rows(client):
-    body = b"".join(client.get("/c/acme/spend.csv").streaming_content).decode()
+def rows(client, path="/c/acme/spend.csv"):
+    body = b"".join(client.get(path).streaming_content).decode()
     return list(csv.DictReader(StringIO(body)))
 
 
@@ -217,6 +220,47 @@ def test_events_that_wait_longer_than_promised_are_said_to_be_delayed(member, bu
     response = member.get("/c/acme/live", {"v": "another"})
     assert response.headers["X-Data-Delayed"] == "true"
     assert 'data-delayed="true"' in response.content.decode()
+
+
+# --- earlier periods --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def past(acme, plan):
+    """Acme 40 days after its subscription began, with usage in both periods; the day on which the first began."""
+    now = clock.now()
+    subscription = make_subscription(acme, plan, now - timedelta(days=40))
+    advance(customer_id=acme.pk, at=now)
+    for number, days in enumerate((39, 38, 0)):
+        stamp = (now - timedelta(days=days)).isoformat()
+        sent = event(f"e{number}", timestamp=stamp, model="large-2", api_key="chat", input_tokens=1_000_000)
+        ingest(sent, at=now, backfill=True)
+    advance(customer_id=acme.pk, at=now)
+    return subscription.starts_at.astimezone(ZoneInfo("Europe/Berlin")).date().isoformat()
+
+
+def test_an_ended_period_is_shown_as_it_ended(member, past):
+    ended = page(member, f"/c/acme/?period={past}")
+    assert used(ended) == D(5)
+    assert used(page(member)) == D("2.50")
+    assert "Ended" in text(ended)
+    assert "so far" not in text(ended)
+    assert "data-live" not in ended
+    assert f"spend.csv?period={past}" in ended
+    assert sum(D(row["amount"]) for row in rows(member, f"/c/acme/spend.csv?period={past}")) == D(5)
+
+
+def test_earlier_periods_are_reached_by_links(member, past):
+    assert f'href="/c/acme/?period={past}"' in page(member)
+    earlier = text(page(member, f"/c/acme/?period={past}"))
+    assert "Earlier period" not in earlier
+    assert "Present period" in earlier
+
+
+@pytest.mark.parametrize("day", ["2020-01-01", "yesterday", "", "0001-01-01", "9999-12-31"])
+def test_a_day_on_which_no_period_begins_is_not_found(member, past, day):
+    assert member.get("/c/acme/", {"period": day}).status_code == 404
+    assert member.get("/c/acme/spend.csv", {"period": day}).status_code == 404
 
 
 # --- what it costs ------------------------------------------------------------------------------------------------
