@@ -1,0 +1,51 @@
+"""The schema is valid, complete, and says of every endpoint what all have in common."""
+
+import pytest
+from drf_spectacular.drainage import GENERATOR_STATS
+from drf_spectacular.generators import SchemaGenerator
+from drf_spectacular.validation import validate_schema
+
+
+@pytest.fixture(scope="module")
+def schema():
+    GENERATOR_STATS.reset()
+    made = SchemaGenerator().get_schema(request=None, public=True)
+    assert not GENERATOR_STATS, "drf-spectacular guessed: see its warnings"
+    return made
+
+
+@pytest.fixture(scope="module")
+def operations(schema):
+    return {
+        f"{method.upper()} {path}": operation
+        for path, methods in schema["paths"].items()
+        for method, operation in methods.items()
+    }
+
+
+def parameters(operation):
+    return {parameter["name"] for parameter in operation.get("parameters", [])}
+
+
+def test_it_is_valid(schema):
+    validate_schema(schema)
+    assert schema["openapi"] == "3.1.1"
+
+
+def test_every_post_but_of_events_takes_an_idempotency_key(operations):
+    posts = {name for name in operations if name.startswith("POST")}
+    without = {name for name in posts if "Idempotency-Key" not in parameters(operations[name])}
+    assert without == {"POST /api/v1/events"}
+
+
+def test_every_list_says_how_it_is_paged(operations):
+    lists = {name: parameters(one) for name, one in operations.items() if one["operationId"].endswith("_list")}
+    assert lists
+    assert [name for name, sent in lists.items() if not {"cursor", "limit"} <= sent] == []
+
+
+def test_every_operation_describes_itself_its_keys_and_its_errors(operations):
+    assert [name for name, one in operations.items() if "Needs the scope" not in one["description"]] == []
+    assert [name for name, one in operations.items() if one["description"].startswith("Needs")] == []
+    assert [name for name, one in operations.items() if "default" not in one["responses"]] == []
+    assert [name for name, one in operations.items() if one["security"] != [{"apiKey": []}]] == []
