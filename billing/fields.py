@@ -2,15 +2,41 @@
 
 import json
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from django import forms
 from django.db import models
 from django.db.models import F, Q, Value
 
+from billing.money import plain
 
-def amount_field(**options: Any) -> "models.DecimalField[Any, Any]":
+if TYPE_CHECKING:
+    _DecimalField = models.DecimalField[Any, Any]
+else:
+    _DecimalField = models.DecimalField  # Django's fields are generic for type checkers only
+
+
+class PlainDecimalField(forms.DecimalField):
+    """Shows 20 where the database says 20.000000000000."""
+
+    def prepare_value(self, value: Any) -> Any:
+        return plain(value) if isinstance(value, Decimal) else value
+
+
+class AmountField(_DecimalField):
+    """A decimal that forms show without needless zeros. To migrations it is a plain DecimalField."""
+
+    def formfield(self, **options: Any) -> Any:
+        return super().formfield(**{"form_class": PlainDecimalField, **options})
+
+    def deconstruct(self) -> Any:
+        name, _, args, options = super().deconstruct()
+        return name, "django.db.models.DecimalField", args, options
+
+
+def amount_field(**options: Any) -> AmountField:
     """A column of 26 digits before the point and 12 after it."""
-    return models.DecimalField(max_digits=38, decimal_places=12, **options)
+    return AmountField(max_digits=38, decimal_places=12, **options)
 
 
 def _range(field: str, low: str, *, inclusive: bool) -> Q:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from django.templatetags.static import static
+from django.urls import reverse_lazy
 from django.utils.csp import CSP
 
 from config import embedded, env
@@ -202,10 +203,73 @@ LOGGING = {
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": env.text("LOG_LEVEL", "INFO")},
 }
+
+
+def _section(title: str, *pages: tuple[str, str, str]) -> dict[str, Any]:
+    """A part of the operator's sidebar: (title, model's page, icon)."""
+    return {"title": title, "separator": True, "items": [_page(*page) for page in pages]}
+
+
+def _page(title: str, model: str, icon: str) -> dict[str, Any]:
+    return {"title": title, "icon": icon, "link": reverse_lazy(f"admin:{model}_changelist")}
+
+
 UNFOLD = {
     "SITE_TITLE": "Headroom",
     "SITE_HEADER": "Headroom operator",
     "SITE_URL": "/",
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("img/mark.svg")}],
     "SHOW_HISTORY": True,
+    "COLORS": {
+        "primary": {
+            "50": "#eef6fb",
+            "100": "#d8eaf5",
+            "200": "#b3d5ec",
+            "300": "#82badd",
+            "400": "#4b9aca",
+            "500": "#1f7fb8",
+            "600": "#0072b2",
+            "700": "#075d91",
+            "800": "#0b4c75",
+            "900": "#0d3f60",
+            "950": "#092a41",
+        }
+    },
+    "SIDEBAR": {
+        "show_search": True,
+        "navigation": [
+            _section(
+                "Customers",
+                ("Customers", "accounts_customer", "domain"),
+                ("Subscriptions", "billing_subscription", "event_repeat"),
+                ("People", "accounts_user", "person"),
+                ("Invitations", "accounts_invitation", "mail"),
+            ),
+            _section(
+                "Catalog",
+                ("Plans", "billing_plan", "sell"),
+                ("Plan versions", "billing_planversion", "history_edu"),
+                ("Meters", "billing_meter", "speed"),
+            ),
+            _section(
+                "Money",
+                ("Credit grants", "billing_creditgrant", "redeem"),
+                ("Ledger", "billing_ledgertransaction", "receipt_long"),
+                ("Settlement", "billing_settlement", "balance"),
+            ),
+            _section(
+                "Budgets",
+                ("Budgets", "billing_budget", "savings"),
+                ("Alerts", "billing_alert", "notifications"),
+                ("Outbox", "billing_outboxmessage", "outbox"),
+            ),
+            _section(
+                "Intake",
+                ("Unmatched events", "billing_unmatchedevent", "help"),
+                ("Refused items", "billing_refuseditems", "block"),
+                ("Imports", "billing_importrun", "upload_file"),
+                ("API keys", "accounts_apikey", "key"),
+            ),
+        ],
+    },
 }

@@ -136,6 +136,7 @@ class RefusedItems(models.Model):
     recorded_at = models.DateTimeField()
 
     class Meta:
+        verbose_name_plural = "refused items"
         indexes = [models.Index(fields=["recorded_at"], name="refused_recorded_at")]
 
     def __str__(self) -> str:

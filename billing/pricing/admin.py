@@ -8,15 +8,19 @@ from django.core.exceptions import ValidationError
 from django.db.models import Max, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import mark_safe
 from unfold.admin import ModelAdmin, StackedInline, TabularInline
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminTextInputWidget
 
-from billing.admin_pages import sentences
+from billing.admin_pages import ReadOnlyInline, sentences
 from billing.clock import now
 from billing.pricing import queries, services, where
 from billing.pricing.models import CreditTerm, MatchRow, OverageTerm, Plan, PlanVersion, Price, VersionStatus
+from billing.pricing.schemes import Terms, figure
+from billing.pricing.wording import row_in_words
 
 FROZEN = (
     "This version is published, so it is frozen: customers are billed by it. "
@@ -81,11 +85,49 @@ class OverageTermInline(TabularInline):
     verbose_name_plural = "What a credit costs beyond the grants"
 
 
+class FrozenPriceInline(ReadOnlyInline):
+    """The price book: one sentence for each row."""
+
+    model = Price
+    fields = readonly_fields = ["meter", "costs"]
+    verbose_name_plural = "Prices"
+
+    @display(description="costs")
+    def costs(self, price: Price) -> str:
+        terms = queries.price_terms(price)
+        rows = [(format_html("<strong>{}</strong>: ", str(row)), book) for row, book in _matches(price, terms)]
+        sentences = [("", row_in_words(terms.default, terms.unit)), *rows]
+        return format_html_join(mark_safe("<br>"), "{}{}", sentences)
+
+
+def _matches(price: Price, terms: Terms) -> list[tuple[MatchRow, str]]:
+    rows = zip(price.match.all(), terms.match, strict=True)
+    return [(row, row_in_words(book, terms.unit)) for row, book in rows]
+
+
+class FrozenCreditInline(ReadOnlyInline):
+    model = CreditTerm
+    fields = readonly_fields = ["gives", "priority"]
+    verbose_name_plural = CreditTermInline.verbose_name_plural
+
+    def gives(self, term: CreditTerm) -> str:
+        return str(term)
+
+
+class FrozenOverageInline(ReadOnlyInline):
+    model = OverageTerm
+    fields = readonly_fields = ["costs"]
+    verbose_name_plural = OverageTermInline.verbose_name_plural
+
+    def costs(self, term: OverageTerm) -> str:
+        return f"{figure(term.unit_amount)} {term.version.plan.currency} for one of {term.unit}"
+
+
 @admin.register(PlanVersion)
 class PlanVersionAdmin(ModelAdmin):
     """A version's page: editable while it is a draft, readable for ever after."""
 
-    list_display = ["name", "state", "published_at", "interval_count", "interval", "base_fee"]
+    list_display = ["name", "state", "published_at", "billed", "fee"]
     list_filter = ["status", "plan"]
     list_select_related = ["plan"]
     search_fields = ["plan__key", "plan__name"]
@@ -103,6 +145,22 @@ class PlanVersionAdmin(ModelAdmin):
     def state(self, version: PlanVersion) -> str:
         return str(version.get_status_display())
 
+    @display(description="billed")
+    def billed(self, version: PlanVersion) -> str:
+        count = version.interval_count
+        return f"every {version.interval}" if count == 1 else f"every {count} {version.interval}s"
+
+    @display(description="base fee", ordering="base_fee")
+    def fee(self, version: PlanVersion) -> str:
+        timing = version.get_base_fee_timing_display().lower()
+        return f"{figure(version.base_fee)} {version.plan.currency}, {timing}"
+
+    def get_fields(self, request: HttpRequest, obj: PlanVersion | None = None) -> Any:
+        return ["plan", "published_at", "billed", "fee", "postpaid"] if _is_frozen(obj) else self.fields
+
+    def get_inlines(self, request: HttpRequest, obj: PlanVersion | None = None) -> Any:
+        return [FrozenPriceInline, FrozenCreditInline, FrozenOverageInline] if _is_frozen(obj) else self.inlines
+
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return super().has_change_permission(request, obj) and not _is_frozen(obj)
 
@@ -110,6 +168,8 @@ class PlanVersionAdmin(ModelAdmin):
         return super().has_delete_permission(request, obj) and not _is_frozen(obj)
 
     def get_readonly_fields(self, request: HttpRequest, obj: PlanVersion | None = None) -> list[str]:
+        if _is_frozen(obj):
+            return ["published_at", "billed", "fee"]
         return ["plan"] if obj else []
 
     def get_queryset(self, request: HttpRequest) -> "QuerySet[PlanVersion]":

@@ -9,6 +9,8 @@ from django.db.models.functions import Now
 from accounts.models import KEY_PATTERN, valid_key
 from billing.fields import amount_field, not_negative, positive
 from billing.metering.models import Meter
+from billing.money import plain
+from billing.pricing.where import format_where
 
 
 class Plan(models.Model):
@@ -94,7 +96,7 @@ class CreditTerm(models.Model):
         constraints = [positive("amount", "credit_term_amount_positive")]
 
     def __str__(self) -> str:
-        return f"{self.amount} {self.unit}"
+        return f"{plain(self.amount)} {self.unit}"
 
 
 class OverageTerm(models.Model):
@@ -112,7 +114,7 @@ class OverageTerm(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.unit_amount} per {self.unit}"
+        return f"{plain(self.unit_amount)} per {self.unit}"
 
 
 class Scheme(models.TextChoices):
@@ -188,4 +190,4 @@ class MatchRow(RowAmounts):
         constraints = _sound_amounts("match_row")
 
     def __str__(self) -> str:
-        return str(self.where)
+        return format_where(self.where)

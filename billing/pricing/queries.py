@@ -59,8 +59,13 @@ def terms_by_version(version_ids: Collection[int]) -> dict[int, tuple[PriceTerms
     prices = Price.objects.filter(version_id__in=version_ids).select_related("meter").prefetch_related("match")
     found: dict[int, list[PriceTerms]] = {version_id: [] for version_id in version_ids}
     for price in prices.order_by("id"):
-        found[price.version_id].append(PriceTerms(price, price.meter, terms_of(_price_spec(price))))
+        found[price.version_id].append(PriceTerms(price, price.meter, price_terms(price)))
     return {version_id: tuple(items) for version_id, items in found.items()}
+
+
+def price_terms(price: Price) -> Terms:
+    """The price as schemes calculate it. Reads its meter and match rows."""
+    return terms_of(_price_spec(price))
 
 
 def spec_of(version: PlanVersion) -> VersionSpec:

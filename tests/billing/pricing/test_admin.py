@@ -186,3 +186,14 @@ def test_a_condition_reads_back_as_it_was_typed(text):
 def test_a_condition_that_says_nothing_is_refused(text):
     with pytest.raises(ValueError, match=r"Write|twice"):
         where.parse(text)
+
+
+def test_a_frozen_version_reads_as_a_price_book(admin, draft):
+    publish(admin, draft)
+
+    page = admin.get(reverse("admin:billing_planversion_change", args=[draft.pk])).content.decode()
+
+    assert "0.15 USD per 1,000,000" in page
+    assert "<strong>model = large-2</strong>: 2.5 USD per 1,000,000" in page
+    assert "1000 credits" in page
+    assert ".000000" not in page
