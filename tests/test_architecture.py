@@ -2,6 +2,7 @@
 
 import pytest
 from django.apps import apps
+from django.contrib import admin
 from django.db import connection
 
 ROOMS = [
@@ -72,3 +73,19 @@ def test_partitions_of_the_events_are_out_of_the_applications_reach():
         partitions, open_ones = cursor.fetchone()
     assert partitions >= 5
     assert open_ones == 0
+
+
+def test_no_action_of_the_admin_asks_the_database_before_it_is_migrated():
+    """unfold checks a permission that is named by its codename with a query, before every command."""
+    actions = [
+        f"{type(one).__name__}.{action.method.__name__}"
+        for one in admin.site._registry.values()
+        for action in (
+            *one._get_base_actions_list(),
+            *one._get_base_actions_detail(),
+            *one._get_base_actions_row(),
+            *one._get_base_actions_submit_line(),
+        )
+        if any("." in name for name in getattr(action.method, "allowed_permissions", ()))
+    ]
+    assert actions == []
