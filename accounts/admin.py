@@ -185,9 +185,6 @@ class Invitations(NeverDeleted):
             return "Revoked"
         return "Open" if invitation.is_open(timezone.now()) else "Expired"
 
-    def has_revoke_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
-        return request.user.has_perm("accounts.change_invitation")
-
     def save_model(self, request: HttpRequest, obj: Invitation, form: Any, change: bool) -> None:
         obj.pk = services.invite(**form.cleaned_data, invited_by=_operator(request), at=timezone.now()).pk
 
@@ -265,9 +262,6 @@ class ApiKeys(NeverDeleted):
         if key.revoked_at:
             return "Revoked"
         return "Expired" if key.expires_at and key.expires_at <= timezone.now() else "Valid"
-
-    def has_revoke_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
-        return request.user.has_perm("accounts.change_apikey")
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         operator = _operator(request)
