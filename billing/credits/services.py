@@ -5,8 +5,9 @@ All need or take the customer's claim, so that a customer's books have one write
 
 import logging
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Final
 
 from django.core.exceptions import ValidationError
 from django.db import OperationalError, connection, transaction
@@ -24,6 +25,8 @@ from billing.pricing.models import CreditTerm
 from billing.subscriptions.models import BillingPeriod
 
 logger = logging.getLogger(__name__)
+
+_FAR: Final = timedelta(days=3653)
 
 
 @transaction.atomic
@@ -44,6 +47,7 @@ def grant(
 ) -> CreditGrant:
     """Give credits (or prepaid money) from the start of the quarter hour of `effective_at` (default: `at`) on, until
     `expires_at`, rounded up to a quarter hour. Usage that it covers is settled at once. ValidationError by field."""
+    _check_reach(effective_at or at, expires_at, at)
     metering.claim(customer_id=customer.pk)
     given = CreditGrant(
         customer=customer,
@@ -131,10 +135,23 @@ def _issue(given: CreditGrant, at: datetime) -> None:
     post(customer_id=given.customer_id, postings=[posting], at=at)
 
 
+def _check_reach(effective_at: datetime, expires_at: datetime | None, at: datetime) -> None:
+    errors = {}
+    if abs(effective_at - at) > _FAR:
+        errors["effective_at"] = "Choose an instant within ten years of now."
+    if expires_at is not None and expires_at - at > 10 * _FAR:
+        errors["expires_at"] = "Choose an instant within a century, or none for credits that never expire."
+    if errors:
+        raise ValidationError(errors)
+
+
 def _check(given: CreditGrant) -> None:
+    given.clean_fields(exclude=["customer", "created_at"])
     errors = {}
     if given.amount <= 0:
         errors["amount"] = "Send more than 0."
+    if given.cost_basis is not None and given.cost_basis < 0:
+        errors["cost_basis"] = "Send 0 or more."
     if given.expires_at is not None and given.expires_at <= given.effective_at:
         errors["expires_at"] = "A grant expires after it begins."
     known = set(Meter.objects.filter(key__in=given.meters).values_list("key", flat=True))
@@ -142,7 +159,6 @@ def _check(given: CreditGrant) -> None:
         errors["meters"] = f"There is no meter {', '.join(unknown)}."
     if errors:
         raise ValidationError(errors)
-    given.clean_fields(exclude=["customer", "created_at"])
 
 
 def settle(*, customer_id: int, at: datetime, since: datetime | None = None) -> bool:

@@ -26,7 +26,7 @@ from billing.http import (
 )
 from billing.pricing.models import Plan, PlanVersion
 from billing.pricing.queries import latest_published
-from billing.subscriptions import queries, services
+from billing.subscriptions import queries
 from billing.subscriptions.models import Subscription
 
 
@@ -76,7 +76,7 @@ class SubscriptionsView(ApiView):
         customer = Customer.objects.filter(key=body["customer"]).first()
         if customer is None:
             raise invalid("customer", "There is no such customer. Create it first.")
-        subscription = services.start(
+        subscription = cycle.subscribe(
             customer=customer,
             version=_version(body["plan"], body.get("version")),
             starts_at=body.get("starts_at", at),
@@ -84,7 +84,6 @@ class SubscriptionsView(ApiView):
             anchor_month=body.get("anchor_month"),
             at=at,
         )
-        cycle.advance(customer_id=customer.pk, at=at)
         return Response(shown_subscription(subscription), status=201)
 
 

@@ -14,10 +14,35 @@ from billing.credits import queries as credit_questions
 from billing.credits import services as credits
 from billing.metering import queries as counters
 from billing.metering import services as metering
+from billing.pricing.models import PlanVersion
 from billing.subscriptions import queries as subscription_questions
 from billing.subscriptions import services as subscriptions
+from billing.subscriptions.models import Subscription
 
 logger = logging.getLogger(__name__)
+
+
+@transaction.atomic
+def subscribe(
+    *,
+    customer: Customer,
+    version: PlanVersion,
+    starts_at: datetime,
+    anchor_day: int | None = None,
+    anchor_month: int | None = None,
+    at: datetime,
+) -> Subscription:
+    """Start a subscription, as `subscriptions.services.start`, and do at once all that is due with it."""
+    started = subscriptions.start(
+        customer=customer,
+        version=version,
+        starts_at=starts_at,
+        anchor_day=anchor_day,
+        anchor_month=anchor_month,
+        at=at,
+    )
+    advance(customer_id=customer.pk, at=at)
+    return started
 
 
 @transaction.atomic
