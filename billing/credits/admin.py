@@ -104,11 +104,15 @@ class CreditGrantAdmin(ModelAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
+    def has_void_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
+        return request.user.has_perm("billing.change_creditgrant")
+
     def save_model(self, request: HttpRequest, obj: CreditGrant, form: Any, change: bool) -> None:
         """The form has given it."""
 
     @action(
         description="Void",
+        permissions=["void"],
         icon="block",
         variant=ActionVariant.DANGER,
         dialog={

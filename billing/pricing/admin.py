@@ -89,6 +89,7 @@ class FrozenPriceInline(ReadOnlyInline):
     """The price book: one sentence for each row."""
 
     model = Price
+    show_title = False
     fields = readonly_fields = ["meter", "costs"]
     verbose_name_plural = "Prices"
 
@@ -107,6 +108,7 @@ def _matches(price: Price, terms: Terms) -> list[tuple[MatchRow, str]]:
 
 class FrozenCreditInline(ReadOnlyInline):
     model = CreditTerm
+    show_title = False
     fields = readonly_fields = ["gives", "priority"]
     verbose_name_plural = CreditTermInline.verbose_name_plural
 
@@ -116,11 +118,12 @@ class FrozenCreditInline(ReadOnlyInline):
 
 class FrozenOverageInline(ReadOnlyInline):
     model = OverageTerm
+    show_title = False
     fields = readonly_fields = ["costs"]
     verbose_name_plural = OverageTermInline.verbose_name_plural
 
     def costs(self, term: OverageTerm) -> str:
-        return f"{figure(term.unit_amount)} {term.version.plan.currency} for one of {term.unit}"
+        return f"{figure(term.unit_amount)} {term.version.plan.currency} per unit of {term.unit}"
 
 
 @admin.register(PlanVersion)
@@ -195,6 +198,7 @@ class PlanVersionAdmin(ModelAdmin):
 
     @action(
         description="Publish",
+        permissions=["publish"],
         icon="publish",
         variant=ActionVariant.PRIMARY,
         dialog={
@@ -217,6 +221,7 @@ class PlanVersionAdmin(ModelAdmin):
 
     @action(
         description="Start a new draft from this",
+        permissions=["draft"],
         icon="content_copy",
         dialog={
             "title": "Start a new draft?",
@@ -230,8 +235,14 @@ class PlanVersionAdmin(ModelAdmin):
         self.log_addition(request, draft, f"Copied from version {version.number}.")
         return _to(draft)
 
+    def has_draft_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
+        return request.user.has_perm("billing.add_planversion")
+
     def has_publish_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
-        return object_id is None or PlanVersion.objects.filter(pk=object_id, status=VersionStatus.DRAFT).exists()
+        """Whoever may change versions may publish; the button is there while there is something to publish."""
+        drafts = PlanVersion.objects.filter(status=VersionStatus.DRAFT)
+        may_change: bool = request.user.has_perm("billing.change_planversion")
+        return may_change and (object_id is None or drafts.filter(pk=object_id).exists())
 
     def _writable(self, request: HttpRequest, object_id: str) -> PlanVersion:
         version: PlanVersion = self.get_object(request, object_id)

@@ -3,6 +3,7 @@
 from decimal import Decimal
 
 import pytest
+from django.contrib.auth.models import Permission
 from django.urls import reverse
 
 from billing.metering.models import Meter
@@ -197,3 +198,13 @@ def test_a_frozen_version_reads_as_a_price_book(admin, draft):
     assert "<strong>model = large-2</strong>: 2.5 USD per 1,000,000" in page
     assert "1000 credits" in page
     assert ".000000" not in page
+
+
+def test_an_operator_without_the_right_cannot_publish(client, admin, draft, django_user_model):
+    reader = django_user_model.objects.create_user("reader@vendor.test", is_staff=True)
+    reader.user_permissions.add(Permission.objects.get(codename="view_planversion"))
+    client.force_login(reader)
+
+    assert publish(client, draft).status_code == 403
+    draft.refresh_from_db()
+    assert draft.status == "draft"
