@@ -47,6 +47,7 @@ lint: $(DEV) ## Style, format and the order of imports between rooms
 
 types: $(DEV) ## mypy, strict
 	@DEBUG=1 $(BIN)/python -m mypy
+	@$(BIN)/python -m mypy --config-file clients/python/pyproject.toml
 
 lock: $(APP) ## Pin the newest versions that requirements*.in allow, with hashes
 	@for name in requirements-uv requirements requirements-dev; do \
