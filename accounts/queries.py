@@ -2,9 +2,9 @@
 
 from datetime import datetime
 
-from django.db.models import Case, QuerySet, Value, When
+from django.db.models import Case, Q, QuerySet, Value, When
 
-from accounts.models import Customer, Invitation, Membership, Role
+from accounts.models import ApiKey, Customer, Invitation, Membership, Role
 
 _RANK = Case(*(When(role=role, then=Value(rank)) for rank, role in enumerate(Role)))
 
@@ -18,3 +18,9 @@ def open_invitations(customer: Customer, at: datetime) -> QuerySet[Invitation]:
     """Invitations that can still be accepted, newest first."""
     pending = Invitation.objects.filter(customer=customer, accepted_at=None, revoked_at=None, expires_at__gt=at)
     return pending.select_related("invited_by").order_by("-created_at", "-id")
+
+
+def valid_keys(customer: Customer, at: datetime) -> QuerySet[ApiKey]:
+    """The customer's keys that work, newest first."""
+    unexpired = Q(expires_at=None) | Q(expires_at__gt=at)
+    return ApiKey.objects.filter(unexpired, customer=customer, revoked_at=None).select_related("created_by")

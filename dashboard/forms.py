@@ -6,6 +6,7 @@ from decimal import Decimal
 from django import forms
 from django.core.exceptions import ValidationError
 
+from accounts.models import Role
 from billing import money
 from billing.budgets.models import Budget
 
@@ -98,3 +99,27 @@ def _initial(budget: Budget | None) -> dict[str, object]:
         "thresholds": percents,
         "recipients": budget.recipients,
     }
+
+
+class InvitationForm(forms.Form):
+    """Whom to invite, as what."""
+
+    email = forms.EmailField(label="E-mail address", widget=forms.EmailInput(attrs={"autocomplete": "off"}))
+    role = forms.TypedChoiceField(
+        choices=Role.choices,
+        coerce=Role,
+        initial=Role.VIEWER,
+        help_text="Owners change the team, owners and billing members change budgets, all others look.",
+    )
+
+
+class RoleForm(forms.Form):
+    role = forms.TypedChoiceField(choices=Role.choices, coerce=Role)
+
+
+class KeyForm(forms.Form):
+    """A key that reads this customer."""
+
+    name = forms.CharField(
+        label="What will use it?", max_length=200, widget=forms.TextInput(attrs={"autocomplete": "off"})
+    )

@@ -9,6 +9,7 @@ from django_htmx.middleware import HtmxDetails
 
 from accounts.models import Customer, Membership, Role, User
 
+OWNERS = frozenset({Role.OWNER})
 EDITORS = frozenset({Role.OWNER, Role.BILLING})
 
 

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from dashboard.views import budgets, customers, overview, theme
+from dashboard.views import budgets, customers, overview, team, theme
 
 urlpatterns = [
     path("", customers.home, name="home"),
@@ -11,5 +11,12 @@ urlpatterns = [
     path("c/<str:key>/spend.csv", overview.download, name="overview-csv"),
     path("c/<str:key>/budget", budgets.show, name="budget"),
     path("c/<str:key>/budget/edit", budgets.edit, name="budget-edit"),
+    path("c/<str:key>/team", team.show, name="team"),
+    path("c/<str:key>/team/invitations", team.invite, name="team-invite"),
+    path("c/<str:key>/team/invitations/<str:public_id>/revoke", team.revoke_invitation, name="team-invitation-revoke"),
+    path("c/<str:key>/team/members/<int:member>/role", team.change_role, name="team-role"),
+    path("c/<str:key>/team/members/<int:member>/remove", team.remove, name="team-remove"),
+    path("c/<str:key>/team/keys", team.create_key, name="team-keys"),
+    path("c/<str:key>/team/keys/<str:public_id>/revoke", team.revoke_key, name="team-key-revoke"),
     path("theme", theme.choose, name="theme"),
 ]

@@ -11,6 +11,7 @@ from tests.access.actors import (
     EVERYBODY,
     MEMBERS,
     NOWHERE,
+    OWNERS,
     SIGNED_IN,
     WITHOUT_SECOND_FACTOR,
     and_own,
@@ -19,6 +20,7 @@ from tests.access.actors import (
 )
 
 READ, WRITE, EVENTS = Scope.BILLING_READ, Scope.BILLING_WRITE, Scope.EVENTS_WRITE
+TEAM = "c/<str:key>/team"
 VERSION = "api/v1/plans/<str:key>/versions/<int:number>"
 
 BUDGET = {
@@ -42,6 +44,13 @@ OURS = [
     ("c/<str:key>/budget/edit", "GET", EDITORS, "c/acme/budget/edit"),
     ("c/<str:key>/budget/edit", "POST", EDITORS, "c/acme/budget/edit"),
     # --- joining a customer
+    ("c/<str:key>/team", "GET", MEMBERS, "c/acme/team"),
+    ("c/<str:key>/team/invitations", "POST", OWNERS, "c/acme/team/invitations"),
+    (f"{TEAM}/invitations/<str:public_id>/revoke", "POST", OWNERS, "c/acme/team/invitations/{invited}/revoke"),
+    (f"{TEAM}/members/<int:member>/role", "POST", OWNERS, "c/acme/team/members/{member}/role"),
+    (f"{TEAM}/members/<int:member>/remove", "POST", OWNERS, "c/acme/team/members/{member}/remove"),
+    ("c/<str:key>/team/keys", "POST", OWNERS, "c/acme/team/keys"),
+    (f"{TEAM}/keys/<str:public_id>/revoke", "POST", OWNERS, "c/acme/team/keys/{key}/revoke"),
     ("accounts/invitations/<str:token>", "GET", EVERYBODY, "accounts/invitations/{invitation}"),
     ("accounts/invitations/<str:token>", "POST", EVERYBODY, "accounts/invitations/{invitation}"),
     # --- API: customers

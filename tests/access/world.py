@@ -8,7 +8,8 @@ from accounts.models import Customer, Role
 from billing.budgets import services as budgets
 from billing.credits import services as credits
 from billing.credits.models import GrantKind
-from tests.factories import make_meter, make_plan, make_version
+from tests.conftest import member
+from tests.factories import make_api_key, make_meter, make_plan, make_version
 
 NOW = datetime(2026, 11, 24, 9, tzinfo=UTC)
 
@@ -23,6 +24,9 @@ def build(acme: Customer) -> dict[str, str]:
     grant = credits.grant(customer=acme, unit="credits", amount=Decimal(10), kind=GrantKind.PAID, at=NOW)
     return {
         "budget": budget.public_id,
+        "invited": invitation.public_id,
+        "key": make_api_key(customer=acme)[0].public_id,
+        "member": str(member(acme, "erin", Role.BILLING).memberships.get().pk),
         "grant": grant.public_id,
         "invitation": invitation_links.link(invitation.public_id).rpartition("/")[2],
         "meter": make_meter().key,

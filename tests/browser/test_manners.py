@@ -19,8 +19,8 @@ from billing.pricing.models import PlanVersion
 
 pytestmark = [pytest.mark.browser, pytest.mark.servers]
 
-DASHBOARD = ["/c/acme/", "/c/acme/budget", "/c/acme/budget/edit"]
-ACCOUNT = ["/accounts/email/", "/accounts/password/change/", "/accounts/2fa/", "/accounts/logout/"]
+DASHBOARD = ["/c/acme/", "/c/acme/budget", "/c/acme/budget/edit", "/c/acme/team"]
+ACCOUNT = ["/accounts/password/change/", "/accounts/2fa/", "/accounts/logout/"]
 STRANGERS = ["/accounts/login/", "/accounts/password/reset/", "/accounts/signup/"]
 LOOKS = {
     "desktop light": {"width": 1280},
