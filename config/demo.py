@@ -38,7 +38,7 @@ WORKER: Final = "-m celery -A config worker -P threads -c 4 -l WARNING " + (
 )
 # Not inside the worker (-B): there it outlives a worker that is told to stop while it starts.
 BEAT: Final = "-m celery -A config beat -l WARNING --pidfile="
-OURS: Final = ("postgres", "postgres.new", "valkey", "run", "mail", "seed.json", "secret_key", "demo.json")
+OURS: Final = ("postgres", "postgres.new", "valkey", "run", "mail", "traffic", "seed.json", "secret_key", "demo.json")
 STOP_SECONDS: Final = 15.0
 ANSWER_SECONDS: Final = 120.0
 TRAFFIC_PAUSE_SECONDS: Final = 2.0

@@ -1,20 +1,23 @@
 """`manage.py demo_traffic`: sends usage to a running demo over HTTP, as a vendor's backend would, until stopped."""
 
 import json
+import signal
+import sys
 import time
 from argparse import ArgumentParser
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from typing import Any
-from urllib.error import URLError
-from urllib.request import Request, urlopen
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
+from headroom_client import Client, Rejection
 
 from billing.clock import now
 from billing.management.traffic import PROFILES, events
+
+REPORT_SECONDS = 10
 
 
 class Command(BaseCommand):
@@ -31,29 +34,33 @@ class Command(BaseCommand):
             raise CommandError(
                 f"No demo is running: {options['demo']} does not exist. Run `make demo` first."
             ) from None
+        for ending in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(ending, lambda *_: sys.exit())  # so that the client sends what it has
+        with Client(
+            demo["url"],
+            demo["operator_api_key"],
+            spool=options["demo"].parent / "traffic",
+            on_rejected=self._complain,
+            close_timeout=2,
+            proxies={},
+        ) as client:
+            self._send(client)
+
+    def _send(self, client: Client) -> None:
         random = Random()
+        report_at = time.monotonic()
         while True:
             batch = [event for call in _calls(random) for event in call]
             random.shuffle(batch)
-            if batch:
-                self._send(demo, batch)
+            for event in batch:
+                client.record(**event)
+            if time.monotonic() >= report_at:
+                self.stdout.write(f"{datetime.now(UTC):%H:%M:%S} {client.stats()}")
+                report_at += REPORT_SECONDS
             time.sleep(1)
 
-    def _send(self, demo: dict[str, Any], batch: list[dict[str, Any]]) -> None:
-        """One request. While the server is away it waits and sends the same ids again: nothing counts twice."""
-        request = Request(  # noqa: S310 -- the address of the demo that we started
-            f"{demo['url']}/api/v1/events",
-            data=json.dumps({"events": batch}).encode(),
-            headers={"Authorization": f"Bearer {demo['operator_api_key']}", "Content-Type": "application/json"},
-        )
-        while True:
-            try:
-                with urlopen(request, timeout=10) as response:  # noqa: S310 -- as above
-                    self.stdout.write(f"{datetime.now(UTC):%H:%M:%S} {response.read(200).decode()}")
-                    return
-            except (URLError, TimeoutError) as error:
-                self.stderr.write(f"{datetime.now(UTC):%H:%M:%S} {error}; trying again")
-                time.sleep(2)
+    def _complain(self, rejection: Rejection) -> None:
+        self.stderr.write(f"{rejection.status}: {rejection.code}: {rejection.detail} {rejection.event}")
 
 
 def _calls(random: Random) -> list[list[dict[str, Any]]]:
