@@ -11,8 +11,11 @@ LAST = "customer"  # in the session: the key of the customer that was looked at 
 
 @require_safe
 def home(request: MemberRequest) -> HttpResponse:
-    """To the customer that was looked at last, else the first one; a page of its own for people without any."""
+    """To the customer that was looked at last, else the first one. Without any: operators go to their admin, and
+    others are told whom to ask."""
     keys = [membership.customer.key for membership in memberships_of(request.user)]
+    if not keys and request.user.is_staff:
+        return redirect("admin:index")
     if not keys:
         return render(request, "dashboard/no_customer.html")
     last = request.session.get(LAST)

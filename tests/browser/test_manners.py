@@ -61,7 +61,7 @@ def full(busy):
 def settled(page):
     """The page once its chart, if it has one, is drawn."""
     if page.locator("#spend-plot").count():
-        expect(page.locator("#spend-plot .main-svg").first).to_be_visible(timeout=20_000)
+        expect(page.locator("#spend-plot .main-svg").first).to_be_visible()
     return page
 
 

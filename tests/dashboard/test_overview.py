@@ -3,7 +3,7 @@
 import csv
 import json
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from html import unescape
 from io import StringIO
@@ -19,7 +19,7 @@ from billing.budgets.validation import ThresholdSpec
 from billing.cycle.services import advance
 from dashboard import building
 from dashboard.reading import Reading
-from tests.factories import event, fold, ingest, make_subscription
+from tests.factories import bearer, event, fold, ingest, make_api_key, make_subscription
 
 pytestmark = pytest.mark.django_db
 D = Decimal
@@ -168,6 +168,20 @@ def test_the_csv_sums_to_every_number_of_the_page(member, busy):
     for breakdown, column in zip(found.breakdowns, ("model", "api_key"), strict=True):
         for row in breakdown.rows:
             assert sum(D(line["amount"]) for line in lines if line[column] == row.name) == row.amount
+
+
+def test_the_api_answers_the_same_numbers(client, member, busy):
+    found, lines, moment = overview(busy), rows(member), datetime.fromisoformat
+    _, secret = make_api_key(customer=busy.customer)
+    asked = "/api/v1/customers/acme/spend?unit=USD&granularity=day"
+    by_day = client.get(asked, **bearer(secret)).json()
+    groups = client.get(f"{asked}&group_by=model,api_key", **bearer(secret)).json()
+    assert D(by_day["total"]) == D(groups["total"]) == found.used
+    assert [D(row["amount"]) for row in by_day["series"]][: len(found.days)] == [day.amount for day in found.days]
+    for row in groups["series"]:
+        same = [line for line in lines if (line["model"], line["api_key"]) == tuple(row["group"].values())]
+        in_csv = [D(line["amount"]) for line in same if moment(line["start"]) == moment(row["start"])]
+        assert sum(in_csv) == D(row["amount"])
 
 
 def test_the_csv_is_named_after_customer_and_period_and_says_its_units(member, busy):
