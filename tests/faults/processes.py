@@ -23,7 +23,7 @@ def processes_of(var: Path) -> dict[int, str]:
     return found
 
 
-def wait_until_gone(var: Path, seconds: float = 20) -> None:
+def wait_until_gone(var: Path, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while left := processes_of(var):
         assert time.monotonic() < deadline, left
