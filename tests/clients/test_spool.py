@@ -1,9 +1,6 @@
 """What waits on disk: it outlives the client, goes out in order, and is nobody else's while its process lives."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -11,11 +8,10 @@ import pytest
 
 from tests.clients import fake
 from tests.clients.conftest import record
-from tests.clients.fake import FakeServer
+from tests.clients.programs import end, program
 
 LONG = 20.0
 NOWHERE = "http://127.0.0.1:9"
-SOURCES = Path(__file__).resolve().parent.parent.parent / "clients" / "python" / "src"
 
 
 def files(spool: Path) -> list[Path]:
@@ -151,40 +147,10 @@ def test_a_line_that_was_cut_off_is_left_out_and_the_rest_is_sent(server, connec
 
 # --- processes that end, are killed, or fork ----------------------------------------------------------------------
 
-BEGIN = """
-import os, sys, time
-from headroom_client import Client
-url, spool = sys.argv[1:]
-client = Client(url, "hr_key", spool=spool or None, proxies={}, timeout=60, max_age=0.05, close_timeout=2)
-def record(*ids):
-    for event_id in ids:
-        client.record(id=event_id, type="t", customer="acme")
-"""
-
-
-def program(server: FakeServer, spool: Path | str, script: str, url: str = "") -> subprocess.Popen[str]:
-    """A program that uses the client: `script` after BEGIN."""
-    return subprocess.Popen(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", BEGIN + script, url or server.url, str(spool)],
-        env=os.environ | {"PYTHONPATH": str(SOURCES)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def end(process: subprocess.Popen[str]) -> tuple[str, str]:
-    try:
-        out, err = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 0, err
-    return out, err
-
 
 @pytest.mark.parametrize("spooled", [True, False])
 def test_a_program_that_ends_sends_what_it_recorded_last(server, tmp_path, spooled):
-    end(program(server, tmp_path if spooled else "", "record(*map(str, range(1200)))"))
+    end(program("record(*map(str, range(1200)))", server.url, tmp_path if spooled else ""))
 
     assert list(server.stored) == [*map(str, range(1200))]
     assert list(tmp_path.iterdir()) == []
@@ -192,29 +158,29 @@ def test_a_program_that_ends_sends_what_it_recorded_last(server, tmp_path, spool
 
 @pytest.mark.parametrize("ending", ["raise SystemExit(0)", "import atexit; atexit.register(record, 'late')"])
 def test_it_does_so_however_it_ends(server, tmp_path, ending):
-    end(program(server, tmp_path, f"record('a')\n{ending}"))
+    end(program(f"record('a')\n{ending}", server.url, tmp_path))
 
     assert "a" in server.stored
 
 
 def test_a_first_event_at_the_very_end_is_sent(server, tmp_path):
-    end(program(server, tmp_path, "import atexit; atexit.register(record, 'late')"))
+    end(program("import atexit; atexit.register(record, 'late')", server.url, tmp_path))
 
     assert list(server.stored) == ["late"]
 
 
 def test_a_server_that_hangs_does_not_keep_a_program_from_ending(server, tmp_path):
     server.always = fake.hang
-    _, err = end(program(server, tmp_path, "record('a', 'b')"))
+    log = end(program("record('a', 'b')", server.url, tmp_path))
 
-    assert "2 wait on disk, 0 are lost" in err
+    assert "2 wait on disk, 0 are lost" in log
     assert len(lines(tmp_path)) == 2
 
 
 def test_a_killed_program_loses_only_what_was_not_on_disk_yet(server, connect, tmp_path):
     """All but what is younger than max_age, plus the time that writing takes: here, what the test waited for."""
     script = "record(*map(str, range(1000))); print('recorded', flush=True); time.sleep(60)"
-    victim = program(server, tmp_path, script, url=NOWHERE)
+    victim = program(script, NOWHERE, tmp_path)
     assert victim.stdout is not None
     victim.stdout.readline()
     wait_for_lines(tmp_path, 1000)
@@ -233,7 +199,7 @@ def test_a_program_killed_while_it_sends_doubles_nothing(server, connect, tmp_pa
     on_disk: set[str] = set()
     for round_ in range(4):
         script = f"for n in range(10**6): record('{round_}-%d' % n); time.sleep(0.0005)"
-        victim = program(server, tmp_path, script)
+        victim = program(script, server.url, tmp_path)
         before = len(server.requests)
         while len(server.requests) < before + 3:
             time.sleep(0.005)
@@ -261,7 +227,7 @@ record("parent")
 for _ in range(3):
     os.wait()
 """
-    end(program(server, tmp_path, script))
+    end(program(script, server.url, tmp_path))
 
     sent = [event_id for ids in server.sent for event_id in ids]
     assert sorted(sent) == ["before", "child-0", "child-1", "child-2", "parent"]
@@ -277,7 +243,7 @@ if os.fork() == 0:
     sys.exit()
 os.wait()
 """
-    end(program(server, tmp_path, script, url=NOWHERE))
+    end(program(script, NOWHERE, tmp_path))
 
     events = [(file.parent.name.split("-")[1], file.read_text().count("\n")) for file in files(tmp_path)]
     assert len({process for process, _ in events}) == 2

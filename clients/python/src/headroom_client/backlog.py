@@ -45,7 +45,10 @@ class Segment:
 
 
 class Backlog:
-    """A queue of segments. One thread appends, another sends; any may close."""
+    """A queue of segments. One thread appends, another sends; any may close.
+
+    The lock is held while the disk is waited for. `memory_bytes` and `taken_over` (segments) are read without it.
+    """
 
     def __init__(self, folder: Path | None, *, max_events: int, max_bytes: int, spool_bytes: int, fsync: bool) -> None:
         self._folder = folder
@@ -62,6 +65,7 @@ class Backlog:
         self._disk_works = True
         self.memory_bytes = 0
         self.disk_bytes = 0
+        self.taken_over = 0
 
     def __bool__(self) -> bool:
         return bool(self._segments)
@@ -91,6 +95,7 @@ class Backlog:
         """It is delivered, or beyond reading."""
         with self._lock:
             self._segments.remove(segment)
+            self.taken_over -= not segment.ours
             if segment.path is None:
                 self.memory_bytes -= segment.size_bytes
             else:
@@ -238,6 +243,7 @@ class Backlog:
         finally:
             if taken:
                 logger.info("Headroom: taking over %d files of events that an ended process left", len(taken))
+                self.taken_over += len(taken)
                 self._segments = deque(sorted([*taken, *self._segments], key=lambda segment: segment.name))
         return True
 

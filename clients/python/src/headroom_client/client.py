@@ -120,7 +120,8 @@ class Client:
         self._failures = 0
         self._counts: Counter[str] = Counter()
         self._last_complaint = -COMPLAINT_SECONDS
-        self._last_take_over = -TAKE_OVER_SECONDS
+        self._take_over_at = 0.0
+        self._looked_around = False
 
     # What the program calls
 
@@ -160,12 +161,15 @@ class Client:
         return str(event["id"])
 
     def flush(self, timeout: float = 5.0) -> bool:
-        """Send what was recorded until now without waiting for a full batch. Whether all of it was answered."""
+        """Send what was recorded until now, and what ended processes left, without waiting for a full batch.
+
+        Whether all of it was answered.
+        """
         with self._changed:
             target = self._flush_target = self._recorded
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._settled >= target or self._abandoned, timeout)
-            return self._settled >= target
+            self._changed.wait_for(lambda: self._is_settled(target) or self._abandoned, timeout)
+            return self._is_settled(target)
 
     def close(self, timeout: float | None = None) -> bool:
         """Send what is left, for at most `timeout` seconds. Whether all of it was answered.
@@ -261,6 +265,10 @@ class Client:
             except Exception:
                 logger.exception("on_rejected failed")
 
+    def _is_settled(self, target: int) -> bool:
+        left_by_others = self._threads and (not self._looked_around or self._backlog.taken_over)
+        return self._settled >= target and not left_by_others
+
     # The thread that writes: from the queue to the backlog
 
     def _write_queue(self) -> None:
@@ -317,9 +325,7 @@ class Client:
     def _next_segment(self) -> Segment | None:
         """Wait for the oldest segment. None when the client is closing and none is left."""
         while not self._abandoned:
-            if time.monotonic() - self._last_take_over >= TAKE_OVER_SECONDS and not self._closing:
-                self._last_take_over = time.monotonic()
-                self._backlog.take_over()
+            self._look_around()
             if segment := self._backlog.first():
                 return segment
             with self._changed:
@@ -327,6 +333,16 @@ class Client:
                     return None
                 self._changed.wait_for(lambda: self._backlog or self._written, TAKE_OVER_SECONDS)
         return None
+
+    def _look_around(self) -> None:
+        """Take over what ended processes left: at first, and now and then."""
+        if self._looked_around and (self._closing or time.monotonic() < self._take_over_at):
+            return
+        self._backlog.take_over()
+        self._take_over_at = time.monotonic() + TAKE_OVER_SECONDS
+        with self._changed:
+            self._looked_around = True
+            self._changed.notify_all()
 
     def _attempt(self, segment: Segment) -> Delivered | Later:
         try:
