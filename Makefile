@@ -1,7 +1,7 @@
 # Two commands are enough: `make demo` and `make test`. They need Python >= 3.12 and make, and fetch the rest,
 # pinned by hash, into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types lock clean
+.PHONY: help demo test bench check lint types lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -37,6 +37,9 @@ demo: $(APP) ## Everything running with live traffic: PORT=8000 HOST=127.0.0.1 V
 
 test: check ## Linters, types and all tests, on real servers: ARGS="-k budget" for some of them
 	@$(BIN)/python -m pytest $(ARGS)
+
+bench: $(DEV) ## Speed, as ratios to a raw baseline in the same run
+	@$(BIN)/python -m tests.benchmarks.ingest
 
 check: lint types ## Linters and types only
 

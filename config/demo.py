@@ -132,6 +132,7 @@ def _run(var: Path) -> None:
             _reset(var)
         (var / "demo.json").unlink(missing_ok=True)
         _create_secret_key(var)
+        (var / "static").mkdir(exist_ok=True)  # nothing is collected; the web process warns when it is missing
         host = os.environ.get("HOST") or "127.0.0.1"
         demo = Demo(var, host, _free_port(host, os.environ.get("PORT") or "8000"))
         _say(f"Headroom: data in {var}, logs in {var / 'log'}")
