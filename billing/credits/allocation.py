@@ -7,7 +7,7 @@ need no case of their own: the same lines and grants always give the same cells.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import pairwise
 from typing import Final, Literal, NamedTuple
@@ -18,6 +18,7 @@ from billing.rating.core import LineKey, Segment
 
 type GrantKind = Literal["promotional", "plan", "paid"]
 
+_NEVER: Final = datetime.max.replace(tzinfo=UTC)
 # What was given is spent before what was bought.
 _RANK: Final[Mapping[GrantKind, int]] = {"promotional": 0, "plan": 1, "paid": 2}
 
@@ -74,8 +75,7 @@ def burn_order(grants: Iterable[Grant]) -> list[Grant]:
         grants,
         key=lambda grant: (
             grant.priority,
-            grant.expires_at is None,
-            grant.expires_at or grant.effective_at,
+            grant.expires_at or _NEVER,
             _RANK[grant.kind],
             grant.effective_at,
             grant.id,

@@ -57,6 +57,11 @@ def test_grants_burn_by_priority_expiry_kind_effective_time_and_id():
     assert burn_order(reversed(expected)) == expected
 
 
+def test_of_grants_that_never_expire_a_promotion_is_spent_before_older_paid_ones():
+    older, promotion = grant(1, 1, kind="paid"), grant(2, 1, kind="promotional", effective_at=day(5))
+    assert burn_order([older, promotion]) == [promotion, older]
+
+
 def test_the_first_grant_pays_until_it_is_empty_and_overage_pays_the_rest():
     assert booked([segment(0, 30, calls=25)], [grant(1, 10), grant(2, 12)]) == {
         ("calls", 0, 1): 10,
