@@ -21,9 +21,9 @@ LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 def make_meter(key: str = "tokens", **fields: Any) -> Meter:
-    """A meter; it sums the property of its own name unless told otherwise."""
+    """A meter; it sums (or takes) the property of its own name unless told otherwise."""
     aggregation = fields.setdefault("aggregation", "sum")
-    fields.setdefault("value", key if aggregation == "sum" else "")
+    fields.setdefault("value", "" if aggregation == "count" else key)
     return Meter.objects.create(**{"key": key, "name": key, "unit": "token", "event_type": "llm.completion", **fields})
 
 

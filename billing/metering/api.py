@@ -304,7 +304,7 @@ class MeterChanges(StrictSerializer):
         required=False,
         allow_blank=True,
         allow_null=True,
-        help_text="Dotted path of the property that is summed; none for a count.",
+        help_text="Dotted path of the property that is measured; none for a count.",
     )
     dimensions = serializers.ListField(child=serializers.CharField(max_length=128), required=False)
     filters = FilterBody(many=True, required=False)

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
 
-from billing.metering.identity import canonical, number
+from billing.metering.identity import canonical, member_digest, number
+from billing.metering.judging import Event
 from billing.money import LIMIT, parse_decimal, plain
 
 type Properties = Mapping[str, Any]
@@ -22,21 +24,27 @@ COMPARISONS: Final[dict[str, Callable[[Decimal, Decimal], bool]]] = {
 }
 OPERATORS: Final = ("eq", "ne", "in", "nin", "exists", *COMPARISONS)
 
+_ZERO: Final = Decimal(0)
 _ONE: Final = Decimal(1)
 _filters: Final = msgspec.json.Decoder(list[dict[str, Any]], float_hook=number)
 
 
 class InvalidValue(Exception):  # noqa: N818 -- the event is refused; that is an answer
-    """The value that a meter sums is present, but no decimal of zero or more."""
+    """The value that a meter takes is present, but no decimal of zero or more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """What one event adds to one meter. `dimensions` is a JSON object with sorted keys; absent ones are left out."""
+    """What one event adds to one meter. `dimensions` is a JSON object with sorted keys; absent ones are left out.
+
+    Of a max or latest meter the quantity with the greatest `rank` decides. A unique meter counts `member`s.
+    """
 
     meter_id: int
     dimensions: str
     quantity: Decimal
+    rank: str | None = None
+    member: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +67,25 @@ class Counter:
         self.definition = definition
         self._tests = [compiled(**one) for one in _filters.decode(definition.filters)]
         self._dimensions = tuple(sorted(definition.dimensions))
-        self._summed = definition.value if definition.aggregation == "sum" else None
 
-    def feed(self, properties: Properties) -> Feed | None:
+    def feed(self, event: Event) -> Feed | None:
         """What the event adds; None when it is filtered out or lacks the value. InvalidValue when the value is bad."""
+        properties, aggregation = event.properties, self.definition.aggregation
         if not all(test(properties) for test in self._tests):
             return None
-        quantity = _ONE
-        if self._summed is not None:
-            value = lookup(properties, self._summed)
-            if value is None:
-                return None
-            quantity = self._quantity(value)
-        return Feed(self.definition.id, self._dimension_set(properties), quantity)
+        meter_id, dimensions = self.definition.id, self._dimension_set(properties)
+        if aggregation == "count":
+            return Feed(meter_id, dimensions, _ONE)
+        value = lookup(properties, self.definition.value)
+        if value is None:
+            return None
+        if aggregation == "unique":
+            return Feed(meter_id, dimensions, _ZERO, member=member_digest(text_of(value) or ""))
+        quantity = self._quantity(value)
+        if aggregation == "sum":
+            return Feed(meter_id, dimensions, quantity)
+        rank = size_rank(quantity) if aggregation == "max" else time_rank(event)
+        return Feed(meter_id, dimensions, quantity, rank=rank)
 
     def _quantity(self, value: object) -> Decimal:
         if type(value) is int and 0 <= value <= LIMIT:  # as most are
@@ -79,15 +93,27 @@ class Counter:
         try:
             quantity = parse_decimal(value)
         except ValueError as error:
-            raise InvalidValue(f"{self._summed}: {error}") from error
+            raise InvalidValue(f"{self.definition.value}: {error}") from error
         if quantity < 0:
-            raise InvalidValue(f"{self._summed}: Send zero or more; corrections have their own endpoint.")
+            raise InvalidValue(f"{self.definition.value}: Send zero or more; corrections have their own endpoint.")
         return quantity
 
     def _dimension_set(self, properties: Properties) -> str:
         if not self._dimensions:
             return "{}"
         return dimension_set(tuple((name, text_of(lookup(properties, name))) for name in self._dimensions))
+
+
+def size_rank(quantity: Decimal) -> str:
+    """Sorts as the quantities do, which are not negative."""
+    return f"{quantity:032.12f}"
+
+
+def time_rank(event: Event) -> str:
+    """Sorts as (occurred_at, recorded_at, source, id) do. Names hold no control characters, so one may part them."""
+    instants = (event.occurred_at, event.recorded_at)
+    occurred_at, recorded_at = (one.astimezone(UTC).isoformat(timespec="microseconds") for one in instants)
+    return f"{occurred_at} {recorded_at} {event.source}\x01{event.id}"
 
 
 @lru_cache(maxsize=4096)
@@ -101,9 +127,9 @@ def dimension_set(values: tuple[tuple[str, str | None], ...]) -> str:
     return canonical({name: value for name, value in values if value is not None}).decode()
 
 
-def feeds(counters: Iterable[Counter], properties: Properties) -> list[Feed]:
+def feeds(counters: Iterable[Counter], event: Event) -> list[Feed]:
     """What the event adds to each meter of its type. InvalidValue when one of them cannot take it."""
-    found = (one.feed(properties) for one in counters)
+    found = (one.feed(event) for one in counters)
     return [feed for feed in found if feed is not None]
 
 

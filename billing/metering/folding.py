@@ -7,6 +7,15 @@ from typing import Final
 
 from django.db import connection
 
+# Of rows with a rank the greatest decides, by bytes; others add up. An aggregate, and how it enters a counter.
+MERGED: Final = """coalesce(
+    (max(ARRAY[rank, quantity::text] COLLATE "C") FILTER (WHERE rank IS NOT NULL))[2]::numeric, sum(quantity))"""
+_MERGE: Final = """
+    DO UPDATE SET
+        quantity = CASE WHEN excluded.rank IS NULL THEN kept.quantity + excluded.quantity
+                        WHEN kept.rank >= excluded.rank THEN kept.quantity ELSE excluded.quantity END,
+        rank = greatest(kept.rank, excluded.rank), events = kept.events + excluded.events"""
+
 # Bounds the length of one transaction. What is left is folded by the next.
 MOST_DELTAS: Final = 50_000
 
@@ -53,15 +62,15 @@ ORDER BY counted_through NULLS FIRST, customer_id LIMIT 1
 FOR UPDATE SKIP LOCKED
 """
 
-_MOVE: Final = """
+_MOVE: Final = f"""
 WITH gone AS (
     DELETE FROM billing_usagedelta
     WHERE id IN (SELECT id FROM billing_usagedelta WHERE customer_id = %(customer)s LIMIT %(most)s)
-    RETURNING meter_id, starts_at, dimensions, quantity, events
+    RETURNING meter_id, starts_at, dimensions, quantity, events, rank, member
 ), summed AS (
     SELECT meter_id, starts_at, dimensions,
            substr(encode(sha256(convert_to(dimensions, 'UTF8')), 'hex'), 1, 32)::uuid AS digest,
-           sum(quantity) AS quantity, sum(events) AS events
+           {MERGED} AS quantity, sum(events) AS events, max(rank) AS rank
     FROM gone GROUP BY meter_id, starts_at, dimensions
 ), new_sets AS (
     INSERT INTO billing_dimensionset (customer_id, digest, "values")
@@ -73,44 +82,70 @@ WITH gone AS (
     SELECT id, digest FROM billing_dimensionset
     WHERE customer_id = %(customer)s AND digest IN (SELECT digest FROM summed)
 ), moved AS (
-    SELECT meter_id, starts_at, sets.id AS set_id, quantity, events FROM summed JOIN sets USING (digest)
+    SELECT meter_id, starts_at, dimensions, sets.id AS set_id, quantity, events, rank
+    FROM summed JOIN sets USING (digest)
 ), buckets AS (
-    INSERT INTO billing_usagebucket AS kept (customer_id, meter_id, starts_at, dimension_set_id, quantity, events)
-    SELECT %(customer)s, meter_id, starts_at, set_id, quantity, events FROM moved ORDER BY 2, 3, 4
-    ON CONFLICT (customer_id, meter_id, starts_at, dimension_set_id)
-    DO UPDATE SET quantity = kept.quantity + excluded.quantity, events = kept.events + excluded.events
+    INSERT INTO billing_usagebucket AS kept
+        (customer_id, meter_id, starts_at, dimension_set_id, quantity, events, rank)
+    SELECT %(customer)s, meter_id, starts_at, set_id, quantity, events, rank FROM moved ORDER BY 2, 3, 4
+    ON CONFLICT (customer_id, meter_id, starts_at, dimension_set_id) {_MERGE}
 ), days AS (
-    INSERT INTO billing_usageday AS kept (customer_id, meter_id, day, dimension_set_id, quantity, events)
-    SELECT %(customer)s, meter_id, (starts_at AT TIME ZONE 'UTC')::date, set_id, sum(quantity), sum(events)
+    INSERT INTO billing_usageday AS kept (customer_id, meter_id, day, dimension_set_id, quantity, events, rank)
+    SELECT %(customer)s, meter_id, (starts_at AT TIME ZONE 'UTC')::date, set_id, {MERGED}, sum(events), max(rank)
     FROM moved GROUP BY 2, 3, 4 ORDER BY 2, 3, 4
-    ON CONFLICT (customer_id, meter_id, day, dimension_set_id)
-    DO UPDATE SET quantity = kept.quantity + excluded.quantity, events = kept.events + excluded.events
+    ON CONFLICT (customer_id, meter_id, day, dimension_set_id) {_MERGE}
+), periods AS (
+    SELECT id, starts_at, ends_at FROM billing_trackedperiod WHERE customer_id = %(customer)s
 ), totals AS (
-    INSERT INTO billing_periodtotal AS kept (period_id, meter_id, dimension_set_id, quantity, events)
-    SELECT period.id, meter_id, set_id, sum(quantity), sum(events)
-    FROM moved JOIN billing_trackedperiod AS period
-        ON period.customer_id = %(customer)s
-        AND moved.starts_at >= period.starts_at AND moved.starts_at < period.ends_at
+    INSERT INTO billing_periodtotal AS kept (period_id, meter_id, dimension_set_id, quantity, events, rank)
+    SELECT periods.id, meter_id, set_id, {MERGED}, sum(events), max(rank)
+    FROM moved JOIN periods ON moved.starts_at >= periods.starts_at AND moved.starts_at < periods.ends_at
     GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
-    ON CONFLICT (period_id, meter_id, dimension_set_id)
-    DO UPDATE SET quantity = kept.quantity + excluded.quantity, events = kept.events + excluded.events
+    ON CONFLICT (period_id, meter_id, dimension_set_id) {_MERGE}
+), members AS (
+    SELECT meter_id, starts_at, set_id, member, sum(gone.events) AS events
+    FROM gone JOIN moved USING (meter_id, starts_at, dimensions) WHERE member IS NOT NULL GROUP BY 1, 2, 3, 4
+), bucket_members AS (
+    INSERT INTO billing_bucketmember AS kept (customer_id, meter_id, starts_at, dimension_set_id, member, events)
+    SELECT %(customer)s, meter_id, starts_at, set_id, member, events FROM members ORDER BY 2, 3, 4, 5
+    ON CONFLICT (customer_id, meter_id, starts_at, dimension_set_id, member)
+    DO UPDATE SET events = kept.events + excluded.events
+), day_members AS (
+    INSERT INTO billing_daymember AS kept (customer_id, meter_id, day, dimension_set_id, member, events)
+    SELECT %(customer)s, meter_id, (starts_at AT TIME ZONE 'UTC')::date, set_id, member, sum(events)
+    FROM members GROUP BY 2, 3, 4, 5 ORDER BY 2, 3, 4, 5
+    ON CONFLICT (customer_id, meter_id, day, dimension_set_id, member)
+    DO UPDATE SET events = kept.events + excluded.events
+), period_members AS (
+    INSERT INTO billing_periodmember AS kept (period_id, meter_id, dimension_set_id, member, events)
+    SELECT periods.id, meter_id, set_id, member, sum(events)
+    FROM members JOIN periods ON members.starts_at >= periods.starts_at AND members.starts_at < periods.ends_at
+    GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
+    ON CONFLICT (period_id, meter_id, dimension_set_id, member)
+    DO UPDATE SET events = kept.events + excluded.events
 ), counted AS (
     UPDATE billing_watermark
     SET counted_through = greatest(counted_through, least(%(at)s, statement_timestamp()))
     WHERE customer_id = %(customer)s AND (SELECT count(*) FROM gone) < %(most)s
 )
 SELECT min(starts_at) FROM gone
-"""
+"""  # noqa: S608 -- the parts are ours
 
-_TRACK: Final = """
+_TRACK: Final = f"""
 WITH period AS (
     INSERT INTO billing_trackedperiod (customer_id, starts_at, ends_at)
     VALUES (%(customer)s, %(starts_at)s, %(ends_at)s)
     ON CONFLICT DO NOTHING RETURNING id
+), members AS (
+    INSERT INTO billing_periodmember (period_id, meter_id, dimension_set_id, member, events)
+    SELECT period.id, meter_id, dimension_set_id, member, sum(events)
+    FROM period JOIN billing_bucketmember ON customer_id = %(customer)s
+        AND billing_bucketmember.starts_at >= %(starts_at)s AND billing_bucketmember.starts_at < %(ends_at)s
+    GROUP BY 1, 2, 3, 4
 )
-INSERT INTO billing_periodtotal (period_id, meter_id, dimension_set_id, quantity, events)
-SELECT period.id, meter_id, dimension_set_id, sum(quantity), sum(events)
+INSERT INTO billing_periodtotal (period_id, meter_id, dimension_set_id, quantity, events, rank)
+SELECT period.id, meter_id, dimension_set_id, {MERGED}, sum(events), max(rank)
 FROM period JOIN billing_usagebucket ON customer_id = %(customer)s
     AND billing_usagebucket.starts_at >= %(starts_at)s AND billing_usagebucket.starts_at < %(ends_at)s
 GROUP BY 1, 2, 3
-"""
+"""  # noqa: S608 -- the parts are ours

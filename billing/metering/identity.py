@@ -44,6 +44,11 @@ def event_digest(source: str, event_id: str) -> str:
     return blake2b(b"%d:%b%b" % (len(first), first, event_id.encode()), digest_size=16).hexdigest()
 
 
+def member_digest(value: str) -> str:
+    """128 bits of a value that a unique meter counts, as 32 hexadecimal digits."""
+    return blake2b(value.encode(), digest_size=16).hexdigest()
+
+
 def payload_digest(customer: str, event_type: str, timestamp: str | None, properties: bytes) -> str:
     """128 bits of what the event said, as 32 hexadecimal digits. `properties` are canonical JSON; an absent timestamp
     is absent, whenever the event came."""

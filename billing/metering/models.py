@@ -2,6 +2,7 @@
 
 import uuid
 from functools import partial
+from typing import Any
 
 from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.indexes import BrinIndex
@@ -16,6 +17,9 @@ from billing.fields import ExactDecoder, amount_field, finite
 class Aggregation(models.TextChoices):
     SUM = "sum", "Sum of a value"
     COUNT = "count", "Number of events"
+    MAX = "max", "Greatest value"
+    LATEST = "latest", "Value of the latest event"
+    UNIQUE = "unique", "Number of different values"
 
 
 class Meter(models.Model):
@@ -26,7 +30,7 @@ class Meter(models.Model):
     unit = models.CharField(max_length=32, help_text="What one of it is called, for instance token.")
     event_type = models.CharField(max_length=255)
     aggregation = models.CharField(max_length=16, choices=Aggregation)
-    value = models.CharField(max_length=255, blank=True, help_text="Dotted path of the property that is summed.")
+    value = models.CharField(max_length=255, blank=True, help_text="Dotted path of the property; none for a count.")
     dimensions = ArrayField(models.CharField(max_length=128), default=list, blank=True)
     filters = models.JSONField(default=list, blank=True)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
@@ -39,7 +43,8 @@ class Meter(models.Model):
                 condition=models.Q(aggregation__in=Aggregation.values), name="meter_aggregation_is_known"
             ),
             models.CheckConstraint(
-                condition=models.Q(aggregation="count", value="") | models.Q(aggregation="sum") & ~models.Q(value=""),
+                condition=models.Q(aggregation="count", value="")
+                | ~models.Q(aggregation="count") & ~models.Q(value=""),
                 name="meter_value_fits_aggregation",
             ),
         ]
@@ -47,6 +52,11 @@ class Meter(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.key})"
+
+    @property
+    def is_additive(self) -> bool:
+        """Whether quantities of parts add up to the quantity of the whole."""
+        return self.aggregation in (Aggregation.SUM, Aggregation.COUNT)
 
 
 class EventIdentity(models.Model):
@@ -143,6 +153,11 @@ class RefusedItems(models.Model):
         return f"{self.items} x {self.code}"
 
 
+def rank_field() -> "models.TextField[Any, Any]":
+    """Quantities of max and latest meters are not added: the one with the greatest rank, by bytes, decides."""
+    return models.TextField(null=True, db_collation="C")
+
+
 class UsageDelta(models.Model):
     """A change of the counters that is committed but not yet folded into them. Also the mark that a customer is
     dirty. Ingest appends; only the fold deletes."""
@@ -153,6 +168,8 @@ class UsageDelta(models.Model):
     dimensions = models.TextField(help_text="JSON object with sorted keys: the values of the meter's dimensions.")
     quantity = amount_field()
     events = models.BigIntegerField()
+    rank = rank_field()
+    member = models.UUIDField(null=True, help_text="Of a unique meter: digest of the value.")
 
     def __str__(self) -> str:
         return f"{self.quantity} at {self.starts_at}"
@@ -180,8 +197,9 @@ class Counter(models.Model):
     customer = models.ForeignKey(Customer, on_delete=models.CASCADE, related_name="+", db_index=False)
     meter = models.ForeignKey(Meter, on_delete=models.PROTECT, related_name="+", db_index=False)
     dimension_set = models.ForeignKey(DimensionSet, on_delete=models.CASCADE, related_name="+", db_index=False)
-    quantity = amount_field()
+    quantity = amount_field(help_text="0 for a unique meter, whose members are counted instead.")
     events = models.BigIntegerField()
+    rank = rank_field()
 
     class Meta:
         abstract = True
@@ -240,6 +258,7 @@ class PeriodTotal(models.Model):
     dimension_set = models.ForeignKey(DimensionSet, on_delete=models.CASCADE, related_name="+", db_index=False)
     quantity = amount_field()
     events = models.BigIntegerField()
+    rank = rank_field()
     pk = models.CompositePrimaryKey("period", "meter", "dimension_set")
 
     class Meta:
@@ -247,6 +266,44 @@ class PeriodTotal(models.Model):
 
     def __str__(self) -> str:
         return f"{self.quantity} in {self.period_id}"
+
+
+class Member(models.Model):
+    """A value of a unique meter, as a 128-bit digest, and how many events had it: it counts while there are any."""
+
+    meter = models.ForeignKey(Meter, on_delete=models.PROTECT, related_name="+", db_index=False)
+    dimension_set = models.ForeignKey(DimensionSet, on_delete=models.CASCADE, related_name="+", db_index=False)
+    member = models.UUIDField()
+    events = models.BigIntegerField()
+
+    class Meta:
+        abstract = True
+
+    def __str__(self) -> str:
+        return str(self.member)
+
+
+class BucketMember(Member):
+    """In one quarter hour (UTC)."""
+
+    customer = models.ForeignKey(Customer, on_delete=models.CASCADE, related_name="+", db_index=False)
+    starts_at = models.DateTimeField()
+    pk = models.CompositePrimaryKey("customer", "meter", "starts_at", "dimension_set", "member")
+
+
+class DayMember(Member):
+    """In one UTC day."""
+
+    customer = models.ForeignKey(Customer, on_delete=models.CASCADE, related_name="+", db_index=False)
+    day = models.DateField()
+    pk = models.CompositePrimaryKey("customer", "meter", "day", "dimension_set", "member")
+
+
+class PeriodMember(Member):
+    """In a tracked period so far."""
+
+    period = models.ForeignKey(TrackedPeriod, on_delete=models.CASCADE, related_name="members", db_index=False)
+    pk = models.CompositePrimaryKey("period", "meter", "dimension_set", "member")
 
 
 class Watermark(models.Model):

@@ -16,6 +16,7 @@ from django.db.models import Max, Min, OuterRef, QuerySet, Subquery, Sum
 from django.db.models.functions import Coalesce
 
 from accounts.models import Customer
+from billing.metering.folding import MERGED
 from billing.metering.models import (
     Meter,
     RefusedItems,
@@ -30,12 +31,18 @@ from billing.periods import starts_on_quarter
 
 @dataclass(frozen=True, slots=True)
 class MeterTotal:
-    """Usage of one meter with one set of dimension values, in the meter's unit. Absent dimensions are left out."""
+    """Usage of one meter with one set of dimension values, in the meter's unit. Absent dimensions are left out.
+
+    Quantities of several sets add up unless they have a `rank`: then the greatest decides. That of a unique meter
+    is 0: ask `distinct` or `newcomers`, because sets may share members.
+    """
 
     meter_id: int
+    set_id: int
     dimensions: Mapping[str, str]
     quantity: Decimal
     events: int
+    rank: str | None
 
 
 def totals(
@@ -59,28 +66,17 @@ def totals(
 
 
 def _total(row: Sequence[Any]) -> MeterTotal:
-    meter_id, dimensions, quantity, events = row
-    return MeterTotal(meter_id, msgspec.json.decode(dimensions), quantity, events)
+    meter_id, set_id, dimensions, quantity, events, rank = row
+    return MeterTotal(meter_id, set_id, msgspec.json.decode(dimensions), quantity, events, rank)
 
 
 def series_totals(
     customer: Customer, *, edges: Sequence[datetime], meter_ids: Collection[int]
 ) -> list[list[MeterTotal]]:
     """Usage in each [edges[i], edges[i + 1]), which rise: one list per range. Whole UTC days come from the roll-up."""
-    assert all(starts_on_quarter(edge) for edge in edges), "counters know quarter hours only"
-    days, quarters = _pieces(edges)
-    parameters: dict[str, Any] = {
-        "customer": customer.pk,
-        "meters": list(meter_ids),
-        "edges": list(edges),
-        "first_days": [first for first, _ in days],
-        "end_days": [end for _, end in days],
-        "starts": [start for start, _ in quarters],
-        "ends": [end for _, end in quarters],
-    }
     series: list[list[MeterTotal]] = [[] for _ in edges[1:]]
     with connection.cursor() as cursor:
-        cursor.execute(_SERIES, parameters)
+        cursor.execute(_SERIES, _ranges(customer, edges) | {"meters": list(meter_ids)})
         for index, *row in cursor.fetchall():
             series[index - 1].append(_total(row))
     return series
@@ -159,9 +155,111 @@ def refused_of_source(source: str) -> list[tuple[str, int, str, str]]:
     return [(row["code"], row["total"], row["detail"], row["latest"]) for row in found]
 
 
+# --- unique meters ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which dimension sets of a unique meter count together (set id -> label), in ranges [first, end) of a series."""
+
+    meter_id: int
+    first: int
+    end: int
+    labels: Mapping[int, int]
+
+
+def newcomers(customer: Customer, *, edges: Sequence[datetime], asked: Sequence[Asked]) -> list[list[dict[int, int]]]:
+    """For each question, range by range: how many members each label has that it had in none of the question's
+    earlier ranges. They add up to the number of different members. One query; two for one range."""
+    answers: list[list[dict[int, int]]] = [[{} for _ in range(one.first, one.end)] for one in asked]
+    parameters = _ranges(customer, edges) | _labels(asked)
+    with connection.cursor() as cursor:
+        if len(edges) == 2:  # noqa: PLR2004 -- a start and an end, perhaps of a tracked period
+            cursor.execute(_MEMBERS.format(seen=_PERIOD_MEMBERS, range="min(range)", by=""), parameters)
+        if len(edges) > 2 or not cursor.rowcount:  # noqa: PLR2004
+            cursor.execute(_MEMBERS.format(seen=_SERIES_MEMBERS, range="min(range)", by=""), parameters)
+        for question, label, range_, members in cursor.fetchall():
+            answers[question][range_ - asked[question].first][label] = members
+    return answers
+
+
+def distinct(
+    customer: Customer, *, edges: Sequence[datetime], meter_id: int, labels: Mapping[int, int]
+) -> list[dict[int, int]]:
+    """How many different members each label has in each range."""
+    asked = [Asked(meter_id, 0, len(edges) - 1, labels)]
+    answer: list[dict[int, int]] = [{} for _ in edges[1:]]
+    with connection.cursor() as cursor:
+        query = _MEMBERS.format(seen=_SERIES_MEMBERS, range="range", by=", range")
+        cursor.execute(query, _ranges(customer, edges) | _labels(asked))
+        for _, label, range_, members in cursor.fetchall():
+            answer[range_][label] = members
+    return answer
+
+
+def _labels(asked: Sequence[Asked]) -> dict[str, Any]:
+    rows = [(n, one, set_id, label) for n, one in enumerate(asked) for set_id, label in one.labels.items()]
+    return {
+        "meters": sorted({one.meter_id for one in asked}),
+        "asked": [number for number, *_ in rows],
+        "firsts": [one.first for _, one, *_ in rows],
+        "lasts": [one.end for _, one, *_ in rows],
+        "of_meters": [one.meter_id for _, one, *_ in rows],
+        "sets": [set_id for *_, set_id, _ in rows],
+        "labels": [label for *_, label in rows],
+    }
+
+
+_MEMBERS: Final = """
+WITH asked AS (
+    SELECT * FROM unnest(%(asked)s::int[], %(firsts)s::int[], %(lasts)s::int[],
+                         %(of_meters)s::bigint[], %(sets)s::bigint[], %(labels)s::int[])
+        AS asked (number, first_range, end_range, meter_id, dimension_set_id, label)
+), seen AS ({seen}), counted AS (
+    SELECT number, label, member, {range} AS range
+    FROM seen JOIN asked USING (meter_id, dimension_set_id)
+    WHERE range >= first_range AND range < end_range
+    GROUP BY number, label, member{by}
+)
+SELECT number, label, range, count(*) FROM counted GROUP BY number, label, range
+"""
+_SERIES_MEMBERS: Final = """
+    SELECT width_bucket(day::timestamp AT TIME ZONE 'UTC', %(edges)s::timestamptz[]) - 1 AS range,
+           meter_id, dimension_set_id, member
+    FROM unnest(%(first_days)s::date[], %(end_days)s::date[]) AS run (first_day, end_day)
+    JOIN billing_daymember ON customer_id = %(customer)s AND meter_id = ANY(%(meters)s::bigint[])
+        AND day >= first_day AND day < end_day AND events > 0
+    UNION ALL
+    SELECT width_bucket(bucket.starts_at, %(edges)s::timestamptz[]) - 1, meter_id, dimension_set_id, member
+    FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[]) AS run (starts_at, ends_at)
+    JOIN billing_bucketmember AS bucket ON customer_id = %(customer)s AND meter_id = ANY(%(meters)s::bigint[])
+        AND bucket.starts_at >= run.starts_at AND bucket.starts_at < run.ends_at AND events > 0
+"""
+_PERIOD_MEMBERS: Final = """
+    SELECT 0 AS range, meter_id, dimension_set_id, member
+    FROM billing_trackedperiod AS period JOIN billing_periodmember ON period_id = period.id
+    WHERE period.customer_id = %(customer)s
+        AND ARRAY[period.starts_at, period.ends_at] = %(edges)s::timestamptz[]
+        AND meter_id = ANY(%(meters)s::bigint[]) AND events > 0
+"""
+
+
 # --- days and quarter hours -------------------------------------------------------------------------------------
 
 _DAY: Final = timedelta(days=1)
+
+
+def _ranges(customer: Customer, edges: Sequence[datetime]) -> dict[str, Any]:
+    assert all(starts_on_quarter(edge) for edge in edges), "counters know quarter hours only"
+    days, quarters = _pieces(edges)
+    return {
+        "customer": customer.pk,
+        "edges": list(edges),
+        "first_days": [first for first, _ in days],
+        "end_days": [end for _, end in days],
+        "starts": [start for start, _ in quarters],
+        "ends": [end for _, end in quarters],
+    }
 
 
 def _pieces(edges: Sequence[datetime]) -> tuple[list[tuple[date, date]], list[tuple[datetime, datetime]]]:
@@ -197,32 +295,35 @@ def _add[T: (date, datetime)](runs: list[tuple[T, T]], start: T, end: T) -> None
         runs.append((start, end))
 
 
-_SERIES: Final = """
+_SERIES: Final = f"""
 WITH counted AS (
     SELECT width_bucket(day::timestamp AT TIME ZONE 'UTC', %(edges)s::timestamptz[]) AS range,
-           meter_id, dimension_set_id, quantity, events
+           meter_id, dimension_set_id, quantity, events, rank
     FROM unnest(%(first_days)s::date[], %(end_days)s::date[]) AS run (first_day, end_day)
     JOIN billing_usageday ON customer_id = %(customer)s AND meter_id = ANY(%(meters)s::bigint[])
         AND day >= first_day AND day < end_day
     UNION ALL
     SELECT width_bucket(bucket.starts_at, %(edges)s::timestamptz[]),
-           meter_id, dimension_set_id, quantity, events
+           meter_id, dimension_set_id, quantity, events, rank
     FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[]) AS run (starts_at, ends_at)
     JOIN billing_usagebucket AS bucket ON customer_id = %(customer)s AND meter_id = ANY(%(meters)s::bigint[])
         AND bucket.starts_at >= run.starts_at AND bucket.starts_at < run.ends_at
 ), summed AS (
-    SELECT range, meter_id, dimension_set_id, sum(quantity) AS quantity, sum(events)::bigint AS events
+    SELECT range, meter_id, dimension_set_id,
+           {MERGED} AS quantity, sum(events)::bigint AS events, max(rank) AS rank
     FROM counted GROUP BY range, meter_id, dimension_set_id
 )
-SELECT range, meter_id, "values", quantity, events
+SELECT range, meter_id, dimension_set_id, "values", quantity, events, rank
 FROM summed JOIN billing_dimensionset ON id = dimension_set_id
+WHERE quantity <> 0 OR events <> 0
 ORDER BY range, meter_id, dimension_set_id
-"""
+"""  # noqa: S608 -- the parts are ours
 
 _PERIOD: Final = """
-SELECT total.meter_id, dimension_set."values", total.quantity, total.events
+SELECT total.meter_id, total.dimension_set_id, dimension_set."values", total.quantity, total.events, total.rank
 FROM billing_trackedperiod AS period
 LEFT JOIN billing_periodtotal AS total ON total.period_id = period.id AND total.meter_id = ANY(%(meters)s::bigint[])
+    AND (total.quantity <> 0 OR total.events <> 0)
 LEFT JOIN billing_dimensionset AS dimension_set ON dimension_set.id = total.dimension_set_id
 WHERE period.customer_id = %(customer)s AND period.starts_at = %(starts_at)s AND period.ends_at = %(ends_at)s
 ORDER BY total.meter_id, total.dimension_set_id

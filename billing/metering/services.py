@@ -124,7 +124,7 @@ def _matched(events: Sequence[Event]) -> tuple[list[store.Item], list[Refused]]:
     for event in events:
         customer_id = customers.get(event.customer_key)
         try:
-            feeds = counting.feeds(counters.get(event.type, ()), event.properties)
+            feeds = counting.feeds(counters.get(event.type, ()), event)
         except InvalidValue as error:
             refusal = Refusal("invalid_value", str(error), "properties")
             refused.append(Refused(event.index, event.id, event.source, refusal, event.properties_json[:_SAMPLE]))
@@ -219,7 +219,7 @@ def replay_unmatched(*, customer_keys: Sequence[str] = (), event_types: Sequence
     invalid: list[int] = []
     for row_id, customer_id, event in rows:
         try:
-            moved[row_id] = store.Matched(event, customer_id, counting.feeds(counters[event.type], event.properties))
+            moved[row_id] = store.Matched(event, customer_id, counting.feeds(counters[event.type], event))
         except InvalidValue:
             invalid.append(row_id)
     store.append_events(list(moved.values()))
@@ -391,8 +391,8 @@ def check(meter: Meter) -> None:
         meter.full_clean(validate_constraints=False)
     except ValidationError as error:
         errors = dict(error.error_dict)
-    if meter.aggregation == Aggregation.SUM and not meter.value:
-        errors["value"] = ValidationError("A sum needs the path of the property that is summed.", "missing_field")
+    if meter.aggregation != Aggregation.COUNT and not meter.value:
+        errors["value"] = ValidationError("Name the property that is measured, by its path.", "missing_field")
     if meter.aggregation == Aggregation.COUNT and meter.value:
         errors["value"] = ValidationError("A count takes no value.", "invalid_field")
     if problem := counting.filters_problem(meter.filters):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from django.db import IntegrityError, OperationalError, connection, transaction
@@ -45,6 +45,19 @@ class Unmatched:
 
 
 type Item = Matched | Unmatched
+
+
+class Delta(NamedTuple):
+    """A change of the counters. See `counting.Feed` for rank and member."""
+
+    customer_id: int
+    meter_id: int
+    starts_at: datetime
+    dimensions: str
+    member: str | None
+    quantity: Decimal
+    events: int
+    rank: str | None
 
 
 @dataclass(slots=True)
@@ -134,18 +147,22 @@ def append_events(matched: Sequence[Matched]) -> None:
         _copy(_COPY_DELTAS, map(_delta_row, deltas(matched)))
 
 
-def deltas(matched: Iterable[Matched]) -> list[tuple[int, int, datetime, str, Decimal, int]]:
-    """Customer, meter, quarter hour, dimensions, quantity and number of events: summed, and in that order."""
-    sums: dict[tuple[int, int, datetime, str], tuple[Decimal, int]] = {}
+def deltas(matched: Iterable[Matched]) -> list[Delta]:
+    """What the events add, one per customer, meter, quarter hour, dimensions and member, in that order."""
+    sums: dict[tuple[int, int, datetime, str, str | None], tuple[Decimal, int, str | None]] = {}
     with exact():
         for item in matched:
             quarter = quarter_floor(item.event.occurred_at) if item.feeds else None
             for feed in item.feeds:
                 assert quarter is not None
-                key = (item.customer_id, feed.meter_id, quarter, feed.dimensions)
-                quantity, events = sums.get(key, (Decimal(0), 0))
-                sums[key] = (quantity + feed.quantity, events + 1)
-    return [(*key, *value) for key, value in sorted(sums.items())]
+                key = (item.customer_id, feed.meter_id, quarter, feed.dimensions, feed.member)
+                quantity, events, rank = sums.get(key, (Decimal(0), 0, None))
+                if feed.rank is None:
+                    quantity += feed.quantity
+                elif rank is None or feed.rank > rank:
+                    quantity, rank = feed.quantity, feed.rank
+                sums[key] = (quantity, events + 1, rank)
+    return [Delta(*key, *value) for key, value in sorted(sums.items())]
 
 
 def append_refused(groups: Sequence[RefusedGroup], *, api_key_id: int | None, at: datetime) -> None:
@@ -311,8 +328,11 @@ COPY billing_unmatchedevent
 FROM STDIN
 """
 _COPY_DELTAS: Final = """
-COPY billing_usagedelta (customer_id, meter_id, starts_at, dimensions, quantity, events) FROM STDIN
+COPY billing_usagedelta (customer_id, meter_id, starts_at, dimensions, member, quantity, events, rank) FROM STDIN
 """
+
+
+_NULL: Final = r"\N"
 
 
 def _copy_unmatched(unmatched: Sequence[Unmatched]) -> None:
@@ -330,16 +350,19 @@ def _copy(statement: str, rows: Iterable[str]) -> None:
 
 def _event_row(event: Event, owner: object) -> str:
     # Names and types hold no control characters, JSON escapes its own: only backslashes need care.
-    extensions = r"\N" if event.extensions_json is None else _escape(event.extensions_json)
+    extensions = _NULL if event.extensions_json is None else _escape(event.extensions_json)
     return (
         f"{event.digest}\t{_escape(event.source)}\t{_escape(event.id)}\t{_escape(event.type)}"
         f"\t{event.occurred_at.isoformat()}\t{event.recorded_at.isoformat()}\t{_escape(event.properties_json)}\t{extensions}\t{owner}"
     )
 
 
-def _delta_row(delta: tuple[int, int, datetime, str, Decimal, int]) -> str:
-    customer_id, meter_id, starts_at, dimensions, quantity, events = delta
-    return f"{customer_id}\t{meter_id}\t{starts_at.isoformat()}\t{_escape(dimensions)}\t{quantity:f}\t{events}"
+def _delta_row(delta: Delta) -> str:
+    customer_id, meter_id, starts_at, dimensions, member, quantity, events, rank = delta
+    return (
+        f"{customer_id}\t{meter_id}\t{starts_at.isoformat()}\t{_escape(dimensions)}\t{member or _NULL}"
+        f"\t{quantity:f}\t{events}\t{_NULL if rank is None else _escape(rank)}"
+    )
 
 
 def _escape(text: str) -> str:
@@ -377,6 +400,8 @@ def _few(items: Sequence[Item]) -> dict[str, Any]:
         "starts_at": [quarter_floor(event.occurred_at) for event, _ in fed],
         "dimensions": [feed.dimensions for _, feed in fed],
         "quantity": [feed.quantity for _, feed in fed],
+        "rank": [feed.rank for _, feed in fed],
+        "member": [feed.member for _, feed in fed],
     }
 
 
@@ -404,11 +429,11 @@ WITH sent AS (
     SELECT digest, source, event_id, type, occurred_at, recorded_at, properties, extensions, customer_key, reason
     FROM sent JOIN fresh USING (digest) WHERE reason IS NOT NULL
 ), counted AS (
-    INSERT INTO billing_usagedelta (customer_id, meter_id, starts_at, dimensions, quantity, events)
-    SELECT sent.customer_id, fed.meter_id, fed.starts_at, fed.dimensions, fed.quantity, 1
+    INSERT INTO billing_usagedelta (customer_id, meter_id, starts_at, dimensions, quantity, events, rank, member)
+    SELECT sent.customer_id, fed.meter_id, fed.starts_at, fed.dimensions, fed.quantity, 1, fed.rank, fed.member
     FROM unnest(%(fed)s::uuid[], %(meter_id)s::bigint[], %(starts_at)s::timestamptz[],
-                %(dimensions)s::text[], %(quantity)s::numeric[])
-        AS fed (digest, meter_id, starts_at, dimensions, quantity)
+                %(dimensions)s::text[], %(quantity)s::numeric[], %(rank)s::text[], %(member)s::uuid[])
+        AS fed (digest, meter_id, starts_at, dimensions, quantity, rank, member)
     JOIN fresh USING (digest) JOIN sent USING (digest)
 )
 SELECT replace(digest::text, '-', '') FROM fresh

@@ -22,7 +22,7 @@ from billing.http import (
 )
 from billing.metering.models import Meter
 from billing.metering.queries import counted_through
-from billing.money import plain, total
+from billing.money import plain
 from billing.rating import queries
 from billing.rating.queries import SeriesRow
 from billing.rating.selection import MAX_ROWS, PARAMETERS, Selection, read_selection, too_many_rows
@@ -79,8 +79,8 @@ class UsageView(ApiView):
                 "amount_unit": found.amount_unit,
                 "as_of": plain_instant(as_of),
                 **shown_selection(chosen),
-                "additive": True,
-                "total": plain(total(row.quantity for row in found.rows if row.quantity is not None)),
+                "additive": meter.is_additive,
+                "total": plain(found.total),
                 "series": shown_rows(found.rows, priced=found.amount_unit is not None),
             }
         )

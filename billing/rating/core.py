@@ -24,6 +24,8 @@ class Counted(Protocol):
     def quantity(self) -> Decimal: ...
     @property
     def events(self) -> int: ...
+    @property
+    def rank(self) -> str | None: ...
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -51,16 +53,45 @@ class Segment:
 
 
 @dataclass(slots=True)
+class Measure:
+    """A quantity so far: a sum, or, of what has ranks, the quantity with the greatest."""
+
+    quantity: Decimal = ZERO
+    rank: str | None = None
+
+    def add(self, quantity: Decimal, rank: str | None = None) -> None:
+        if rank is None:
+            self.quantity = CONTEXT.add(self.quantity, quantity)
+        elif self.rank is None or rank > self.rank:
+            self.quantity, self.rank = quantity, rank
+
+
+@dataclass(frozen=True, slots=True)
+class Newcomers[G: Hashable]:
+    """How many members of a unique meter a row, and a group of a row, has that it had not before in the period.
+
+    Groups may share members, so a row can have fewer than its groups together.
+    """
+
+    rows: Mapping[int, int]
+    groups: Mapping[tuple[int, G], int]
+
+
+@dataclass(slots=True)
 class RowTally[G: Hashable]:
     """Usage of one row of a price since the period's start, and how it spreads over groups."""
 
-    quantity: Decimal = ZERO
+    measure: Measure = field(default_factory=Measure)
     events: int = 0
-    groups: dict[G, Decimal] = field(default_factory=dict)
+    groups: dict[G, Measure] = field(default_factory=dict)
+
+    @property
+    def quantity(self) -> Decimal:
+        return self.measure.quantity
 
 
 class Growth[G: Hashable](NamedTuple):
-    """What one group of one row grew by from one cut to the next."""
+    """What one group of one row grew by from one cut to the next; less than nothing where a latest value fell."""
 
     row: int
     group: G
@@ -79,46 +110,54 @@ class Tally[G: Hashable]:
         self._places: dict[frozenset[tuple[str, str]], tuple[int, G]] = {}
         self._shares: dict[int, dict[G, Decimal]] = {}
 
-    def add(self, counted: Iterable[Counted]) -> dict[tuple[int, G], Decimal]:
-        """Count more usage; answers the quantities that were added."""
-        added: dict[tuple[int, G], Decimal] = {}
+    def add(self, counted: Iterable[Counted], newcomers: Newcomers[G] | None = None) -> dict[tuple[int, G], Decimal]:
+        """Count more usage; answers what the groups that it touched held before."""
+        before: dict[tuple[int, G], Decimal] = {}
         for item in counted:
-            index, group = self._place(item.dimensions)
+            index, group = self.place(item.dimensions)
             row = self.rows.setdefault(index, RowTally())
-            row.quantity = CONTEXT.add(row.quantity, item.quantity)
             row.events += item.events
-            row.groups[group] = CONTEXT.add(row.groups.get(group, ZERO), item.quantity)
-            added[index, group] = CONTEXT.add(added.get((index, group), ZERO), item.quantity)
-        return added
+            row.measure.add(item.quantity, item.rank)
+            measure = row.groups.setdefault(group, Measure())
+            before.setdefault((index, group), measure.quantity)
+            measure.add(item.quantity, item.rank)
+        if newcomers is not None:
+            for index, members in newcomers.rows.items():
+                self.rows[index].measure.add(Decimal(members))
+            for (index, group), members in newcomers.groups.items():
+                self.rows[index].groups[group].add(Decimal(members))
+        return before
 
     def rated(self, index: int) -> Rated:
         """What the row costs so far."""
         row = self.rows[index]
         return rate_row(self.terms.rows[index], row.quantity, row.events)
 
-    def grow(self, counted: Iterable[Counted]) -> list[Growth[G]]:
+    def grow(self, counted: Iterable[Counted], newcomers: Newcomers[G] | None = None) -> list[Growth[G]]:
         """Count the usage up to the next cut; answers what every group grew by.
 
         A row's cumulative amount is split among its groups by their cumulative quantities, so a group's amounts
         add up to the same total however finely time is cut.
         """
-        added = self.add(counted)
-        changed = {index for index, _ in added} | ({0} - self._shares.keys())
-        return [growth for index in sorted(changed) for growth in self._grow_row(index, added)]
+        held = self.add(counted, newcomers)
+        changed = {index for index, _ in held} | ({0} - self._shares.keys())
+        return [growth for index in sorted(changed) for growth in self._grow_row(index, held)]
 
-    def _grow_row(self, index: int, added: Mapping[tuple[int, G], Decimal]) -> Iterator[Growth[G]]:
+    def _grow_row(self, index: int, held: Mapping[tuple[int, G], Decimal]) -> Iterator[Growth[G]]:
         # What is due without any usage belongs to the group without any dimension.
-        groups = self.rows[index].groups or {self._group_of({}): ZERO}
+        groups = {group: measure.quantity for group, measure in self.rows[index].groups.items()}
+        groups = groups or {self._group_of({}): ZERO}
         before = self._shares.get(index, {})
         shares = self._shares[index] = split(self.rated(index).amount, groups)
         for group in {**before, **shares}:
-            quantity = added.get((index, group), ZERO)
+            now = groups.get(group, ZERO)
+            quantity = CONTEXT.subtract(now, held.get((index, group), now))
             amount = CONTEXT.subtract(shares.get(group, ZERO), before.get(group, ZERO))
             if quantity or amount:
                 yield Growth(index, group, quantity, amount)
 
-    def _place(self, dimensions: Mapping[str, str]) -> tuple[int, G]:
-        """The row and the group, found once per set of values."""
+    def place(self, dimensions: Mapping[str, str]) -> tuple[int, G]:
+        """The row and the group of these values, found once per set of values."""
         key = frozenset(dimensions.items())
         place = self._places.get(key)
         if place is None:

@@ -5,22 +5,23 @@ Each takes a fixed number of queries, however many prices, dimension values, buc
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
-from itertools import pairwise
-from typing import Final
+from itertools import batched, pairwise
+from typing import Final, NamedTuple
 
 from accounts.models import Customer
-from billing.metering.models import Meter
-from billing.metering.queries import MeterTotal, series_totals, totals
+from billing.metering import queries as counters
+from billing.metering.models import Aggregation, Meter
+from billing.metering.queries import Asked, MeterTotal, series_totals, totals
 from billing.money import CONTEXT, ZERO
 from billing.pricing.models import Price
 from billing.pricing.queries import PriceTerms, terms, terms_by_version
 from billing.pricing.schemes import Dimensions, Rated
-from billing.rating.core import LineKey, Segment, Tally
+from billing.rating.core import LineKey, Measure, Newcomers, Segment, Tally
 from billing.subscriptions.models import BillingPeriod
 from billing.subscriptions.queries import periods
 
@@ -55,7 +56,8 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class SeriesRow:
-    """What a group used and cost in [start, end). `quantity` is None where the row spans meters."""
+    """What a group used and cost in [start, end). `quantity` is None where the row spans meters, and in spend where
+    its meter does not add up: see `usage_series`."""
 
     start: datetime
     end: datetime
@@ -66,25 +68,27 @@ class SeriesRow:
 
 @dataclass(frozen=True, slots=True)
 class UsageSeries:
-    """Usage of one meter; `amount_unit` is None where it has no price, or prices in several units."""
+    """Usage of one meter; `amount_unit` is None where it has no price, or prices in several units. `total` is that of
+    the whole range: only where the meter is additive it is the sum of the rows."""
 
     amount_unit: str | None
+    total: Decimal
     rows: list[SeriesRow]
 
 
 def lines(period: BillingPeriod, *, through: datetime | None = None) -> list[Line]:
-    """The lines from the period's start through that quarter hour (default: its end). Three queries.
+    """The lines from the period's start through that quarter hour (default: its end). Three queries, and two more
+    where a price has a unique meter.
 
     Price by price in the order of the plan version, default row first. The default row of each price is there
     without usage too, because its first tier may cost something.
     """
     priced = terms(period.version)
     end = period.ends_at if through is None else through
-    [usage] = _usage(period.customer, [period.starts_at, end], _meters(priced))
+    rated = [_Rated(item, Tally(item.terms, _whole), 0, 1) for item in priced]
     found: list[Line] = []
-    for item in priced:
-        tally = Tally(item.terms, _whole)
-        tally.add(usage[item.meter.pk])
+    for (item, tally, _, _), [stretch] in _stretches(period.customer, [period.starts_at, end], rated):
+        tally.add(*stretch)
         found += [
             Line(period, item.price, item.meter, row, item.terms.unit, used.quantity, used.events, tally.rated(row))
             for row, used in sorted(tally.rows.items())
@@ -93,14 +97,12 @@ def lines(period: BillingPeriod, *, through: datetime | None = None) -> list[Lin
 
 
 def segments(period: BillingPeriod, cuts: Sequence[datetime]) -> list[Segment]:
-    """What each line grew by between the cuts, which begin with the period's start. Three queries."""
-    priced = terms(period.version)
-    usage = _usage(period.customer, cuts, _meters(priced))
-    found: list[dict[LineKey, Decimal]] = [{} for _ in usage]
-    for item in priced:
-        tally = Tally(item.terms, _whole)
-        for amounts, counted in zip(found, usage, strict=True):
-            for growth in tally.grow(counted[item.meter.pk]):
+    """What each line grew by between the cuts, which begin with the period's start. Queries as in `lines`."""
+    found: list[dict[LineKey, Decimal]] = [{} for _ in cuts[1:]]
+    rated = [_Rated(item, Tally(item.terms, _whole), 0, len(found)) for item in terms(period.version)]
+    for (item, tally, _, _), stretches in _stretches(period.customer, cuts, rated):
+        for amounts, stretch in zip(found, stretches, strict=True):
+            for growth in tally.grow(*stretch):
                 amounts[_line_key(period, item.price, growth.row, item.meter)] = growth.amount
     return [Segment(start, end, amounts) for (start, end), amounts in zip(pairwise(cuts), found, strict=True)]
 
@@ -133,8 +135,8 @@ def rated_series(
     series = _Series(edges, group_by, filters)
     priced = [(period, item) for period, item in _priced(customer, edges, filters) if item.terms.unit == unit]
     series.add_rated(customer, priced)
-    spans_meters = len(_meters(item for _, item in priced)) > 1 and set(_NAMES).isdisjoint(group_by)
-    return series.rows(spans_meters=spans_meters)
+    meters = {item.meter.pk for _, item in priced}
+    return series.rows(spans_meters=len(meters) > 1 and set(_NAMES).isdisjoint(group_by))
 
 
 def usage_series(
@@ -145,9 +147,11 @@ def usage_series(
     group_by: Sequence[str] = (),
     filters: Mapping[str, str] = _EVERYTHING,
 ) -> UsageSeries:
-    """Usage of a meter in each [edges[i], edges[i + 1]), priced or not, with what it cost. Five queries.
+    """Usage of a meter in each [edges[i], edges[i + 1]), priced or not, with what it cost. Five queries, and four
+    more for a unique meter.
 
-    `group_by` and `filters` name dimensions. Rows as in `rated_series`.
+    `group_by` and `filters` name dimensions. Rows as in `rated_series`; each quantity is that of its group in its
+    bucket alone. Amounts are what each bucket adds to the billing period, so they add up whatever the meter.
     """
     series = _Series(edges, group_by, filters)
     priced = _priced(customer, edges, {**filters, "meter": meter.key})
@@ -155,8 +159,8 @@ def usage_series(
     unit = units.pop() if len(units) == 1 else None
     if unit is not None:
         series.add_rated(customer, priced, quantities=False)
-    series.add_counted(series_totals(customer, edges=edges, meter_ids=[meter.pk]))
-    return UsageSeries(unit, series.rows())
+    total = series.add_counted(customer, meter)
+    return UsageSeries(unit, total, series.rows())
 
 
 def _priced(
@@ -175,13 +179,12 @@ def _priced(
 
 
 @dataclass(slots=True)
-class _Sum:
-    quantity: Decimal = ZERO
-    amount: Decimal = ZERO
+class _Cell:
+    """A bucket of a group. `is_measured` while every quantity in it could be joined with the others."""
 
-    def add(self, quantity: Decimal, amount: Decimal) -> None:
-        self.quantity = CONTEXT.add(self.quantity, quantity)
-        self.amount = CONTEXT.add(self.amount, amount)
+    measure: Measure = field(default_factory=Measure)
+    amount: Decimal = ZERO
+    is_measured: bool = True
 
 
 class _Series:
@@ -189,9 +192,9 @@ class _Series:
 
     def __init__(self, edges: Sequence[datetime], group_by: Sequence[str], filters: Mapping[str, str]) -> None:
         self.edges, self.group_by, self.filters = edges, group_by, filters
-        self.sums: dict[tuple[int, Group], _Sum] = {}
+        self.cells: dict[tuple[int, Group], _Cell] = {}
         if not group_by:
-            self.sums = {(index, ()): _Sum() for index in range(len(edges) - 1)}
+            self.cells = {(index, ()): _Cell() for index in range(len(edges) - 1)}
 
     def add_rated(
         self, customer: Customer, priced: Sequence[tuple[BillingPeriod, PriceTerms]], *, quantities: bool = True
@@ -200,22 +203,51 @@ class _Series:
         last = self.edges[-1]
         bounds = {cut for period, _ in priced for cut in (period.starts_at, min(period.ends_at, last))}
         cuts = sorted({*self.edges, *bounds})
-        usage = _usage(customer, cuts, _meters(item for _, item in priced))
-        for period, item in priced:
-            names = {"price": item.price.key, "meter": item.meter.key}
-            tally = Tally(item.terms, partial(self._group, names))
-            begin, end = bisect_left(cuts, period.starts_at), bisect_left(cuts, min(period.ends_at, last))
-            for cut, counted in zip(cuts[begin:end], usage[begin:end], strict=True):
+        rated = [
+            _Rated(
+                item,
+                Tally(item.terms, partial(self._group, {"price": item.price.key, "meter": item.meter.key})),
+                bisect_left(cuts, period.starts_at),
+                bisect_left(cuts, min(period.ends_at, last)),
+            )
+            for period, item in priced
+        ]
+        for (item, tally, begin, end), stretches in _stretches(customer, cuts, rated):
+            for cut, stretch in zip(cuts[begin:end], stretches, strict=True):
                 # Before the range (-1) it only matters what has been used up: tiers, included quantity.
                 index = bisect_right(self.edges, cut) - 1
-                for growth in tally.grow(counted[item.meter.pk]):
-                    self._add(index, growth.group, growth.quantity if quantities else ZERO, growth.amount)
+                for growth in tally.grow(*stretch):
+                    cell = self._cell(index, growth.group)
+                    if cell is not None:
+                        cell.amount = CONTEXT.add(cell.amount, growth.amount)
+                        cell.is_measured &= item.meter.is_additive or not quantities
+                        cell.measure.add(growth.quantity if quantities else ZERO)
 
-    def add_counted(self, usage: Iterable[Iterable[MeterTotal]]) -> None:
-        """Add the quantities of each bucket."""
-        for index, counted in enumerate(usage):
+    def add_counted(self, customer: Customer, meter: Meter) -> Decimal:
+        """Add what each group used in each bucket; answers what all of them used in the whole range."""
+        whole, groups = Measure(), dict[int, Group]()
+        for index, counted in enumerate(series_totals(customer, edges=self.edges, meter_ids=[meter.pk])):
             for item in counted:
-                self._add(index, self._group({}, item.dimensions), item.quantity, ZERO)
+                group = self._group({}, item.dimensions)
+                cell = self._cell(index, group)
+                if cell is not None and group is not None:
+                    groups[item.set_id] = group
+                    cell.measure.add(item.quantity, item.rank)
+                    whole.add(item.quantity, item.rank)
+        if meter.aggregation == Aggregation.UNIQUE:
+            self._add_members(customer, meter, groups)
+            asked = Asked(meter.pk, 0, 1, dict.fromkeys(groups, 0))
+            [[members]] = counters.newcomers(customer, edges=[self.edges[0], self.edges[-1]], asked=[asked])
+            whole.add(Decimal(members.get(0, 0)))
+        return whole.quantity
+
+    def _add_members(self, customer: Customer, meter: Meter, groups: Mapping[int, Group]) -> None:
+        labels = _Labels[Group]()
+        numbers = {set_id: labels.number(group) for set_id, group in groups.items()}
+        found = counters.distinct(customer, edges=self.edges, meter_id=meter.pk, labels=numbers)
+        for index, members in enumerate(found):
+            for label, number in members.items():
+                self.cells[index, labels.of[label]].measure.add(Decimal(number))
 
     def rows(self, *, spans_meters: bool = False) -> list[SeriesRow]:
         return [
@@ -223,15 +255,16 @@ class _Series:
                 start=self.edges[index],
                 end=self.edges[index + 1],
                 group=dict(zip(self.group_by, group, strict=True)),
-                quantity=None if spans_meters else item.quantity,
-                amount=item.amount,
+                quantity=cell.measure.quantity if cell.is_measured and not spans_meters else None,
+                amount=cell.amount,
             )
-            for (index, group), item in sorted(self.sums.items(), key=_by_time_then_group)
+            for (index, group), cell in sorted(self.cells.items(), key=_by_time_then_group)
         ]
 
-    def _add(self, index: int, group: Group | None, quantity: Decimal, amount: Decimal) -> None:
-        if index >= 0 and group is not None:
-            self.sums.setdefault((index, group), _Sum()).add(quantity, amount)
+    def _cell(self, index: int, group: Group | None) -> _Cell | None:
+        if index < 0 or group is None:
+            return None
+        return self.cells.setdefault((index, group), _Cell())
 
     def _group(self, names: Mapping[str, str], dimensions: Dimensions) -> Group | None:
         """The group of these dimension values; None for what the filters leave out."""
@@ -240,7 +273,7 @@ class _Series:
         return tuple(names[name] if name in names else dimensions.get(name) for name in self.group_by)
 
 
-def _by_time_then_group(entry: tuple[tuple[int, Group], _Sum]) -> tuple[int, list[tuple[bool, str]]]:
+def _by_time_then_group(entry: tuple[tuple[int, Group], _Cell]) -> tuple[int, list[tuple[bool, str]]]:
     (index, group), _ = entry
     return index, [(value is None, value or "") for value in group]
 
@@ -248,8 +281,29 @@ def _by_time_then_group(entry: tuple[tuple[int, Group], _Sum]) -> tuple[int, lis
 # --- counters -----------------------------------------------------------------------------------------------
 
 
-def _meters(priced: Iterable[PriceTerms]) -> set[int]:
-    return {item.meter.pk for item in priced}
+class _Rated[G: Hashable](NamedTuple):
+    """A price that is tallied in the ranges [begin, end) of a series."""
+
+    item: PriceTerms
+    tally: Tally[G]
+    begin: int
+    end: int
+
+
+type _Stretch[G: Hashable] = tuple[list[MeterTotal], Newcomers[G] | None]  # what a tally takes
+
+
+def _stretches[G: Hashable](
+    customer: Customer, cuts: Sequence[datetime], rated: Sequence[_Rated[G]]
+) -> Iterator[tuple[_Rated[G], list[_Stretch[G]]]]:
+    """Each price with its meter's usage in each of its ranges, all read at once."""
+    usage = _usage(customer, cuts, {one.item.meter.pk for one in rated})
+    unique = [one for one in rated if one.item.meter.aggregation == Aggregation.UNIQUE]
+    newcomers = dict(zip(map(id, unique), _newcomers(customer, cuts, usage, unique), strict=True))
+    for one in rated:
+        counted = [stretch[one.item.meter.pk] for stretch in usage[one.begin : one.end]]
+        found: Sequence[Newcomers[G] | None] = newcomers.get(id(one)) or [None] * len(counted)
+        yield one, list(zip(counted, found, strict=True))
 
 
 def _usage(
@@ -268,3 +322,46 @@ def _by_meter(counted: Iterable[MeterTotal]) -> Mapping[int, list[MeterTotal]]:
     for item in counted:
         found[item.meter_id].append(item)
     return found
+
+
+class _Labels[T: Hashable]:
+    """Numbers things, for the database."""
+
+    def __init__(self) -> None:
+        self.of: list[T] = []
+        self._numbers: dict[T, int] = {}
+
+    def number(self, thing: T) -> int:
+        if thing not in self._numbers:
+            self._numbers[thing] = len(self.of)
+            self.of.append(thing)
+        return self._numbers[thing]
+
+
+def _newcomers[G: Hashable](
+    customer: Customer,
+    cuts: Sequence[datetime],
+    usage: Sequence[Mapping[int, list[MeterTotal]]],
+    unique: Sequence[_Rated[G]],
+) -> list[list[Newcomers[G]]]:
+    """Per price of a unique meter and per range: the members that its rows and groups had not before."""
+    if not unique:
+        return []
+    rows, groups, asked = _Labels[int](), _Labels[tuple[int, G]](), list[Asked]()
+    for item, tally, begin, end in unique:
+        sets = {one.set_id: one for stretch in usage[begin:end] for one in stretch[item.meter.pk]}
+        places = {set_id: tally.place(one.dimensions) for set_id, one in sets.items()}
+        by_row = {set_id: rows.number(row) for set_id, (row, _) in places.items()}
+        by_group = {set_id: groups.number(place) for set_id, place in places.items()}
+        asked += [Asked(item.meter.pk, begin, end, by_row), Asked(item.meter.pk, begin, end, by_group)]
+    found = counters.newcomers(customer, edges=cuts, asked=asked)
+    return [
+        [
+            Newcomers(
+                {rows.of[label]: members for label, members in in_rows.items()},
+                {groups.of[label]: members for label, members in in_groups.items()},
+            )
+            for in_rows, in_groups in zip(of_rows, of_groups, strict=True)
+        ]
+        for of_rows, of_groups in batched(found, 2)
+    ]

@@ -21,11 +21,12 @@ def settled(committed):
     """Globex with some usage, settled and committed."""
     globex = Customer.objects.create(key="globex", name="Globex")
     make_meter("searches", aggregation="count", event_type="search")
+    make_meter("users", aggregation="unique", event_type="search", value="user")
     price = PriceSpec("searches", meter="searches", unit="credits", unit_amount=Decimal(1))
     version = make_version(make_plan(), credits=(CreditSpec("credits", Decimal(100)),), prices=(price,))
     make_subscription(globex, version, START)
     at = START + timedelta(days=1)
-    ingest(*(event(f"s{n}", "globex", type="search", timestamp=at.isoformat()) for n in range(130)), at=at)
+    ingest(*(event(f"s{n}", "globex", type="search", timestamp=at.isoformat(), user=n % 9) for n in range(130)), at=at)
     advance(customer_id=globex.pk, at=at)
     return globex
 
@@ -42,6 +43,8 @@ def test_books_that_agree_pass(settled, capsys):
         ("UPDATE billing_usagebucket SET quantity = quantity + 1", "a day is not the sum"),
         ("UPDATE billing_usageday SET events = events + 1", "a day is not the sum"),
         ("DELETE FROM billing_periodtotal", "a period total is not the sum"),
+        ("UPDATE billing_daymember SET events = events + 1", "a day has other members"),
+        ("DELETE FROM billing_periodmember", "a period has other members"),
         ("UPDATE billing_allocationcell SET posted = posted + 1 WHERE grant_id IS NULL", "a cell is not the sum"),
         ("UPDATE billing_ledgeraccount SET credits = credits + 1 WHERE kind = 'consumed'", "an account's sums"),
         ("UPDATE billing_creditgrant SET amount = amount + 1", "a grant's account was not given"),

@@ -41,7 +41,7 @@ def test_a_meter_made_in_the_admin_counts_what_waited(operator, acme):
         ({"filters": '[{"property": "a", "op": "like"}]'}, "Filter 1: op is one of"),
         ({"filters": "{}"}, "Filters are a list."),
         ({"dimensions": "a,a"}, "A dimension is named twice."),
-        ({"aggregation": "sum"}, "A sum needs the path"),
+        ({"aggregation": "sum"}, "Name the property that is measured"),
     ],
 )
 def test_a_meter_that_makes_no_sense_is_shown_again(operator, change, sentence):

@@ -1,8 +1,9 @@
 """Counters are the sums over the events, however these came."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from decimal import Context, Decimal
+from functools import partial, reduce
 from itertools import pairwise
 
 import pytest
@@ -13,8 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.django import TestCase
 
 from accounts.models import Customer
+from billing.cycle.verify import differences
 from billing.metering import queries, services
 from billing.metering.models import UsageDelta
+from billing.metering.queries import Asked
 from tests.factories import event, fold, ingest, make_meter
 
 AT = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
@@ -119,7 +122,13 @@ items = st.fixed_dictionaries(
         "source": st.sampled_from(["a", "b"]),
         "timestamp": st.datetimes(AT.replace(tzinfo=None) - 34 * DAY, AT.replace(tzinfo=None), timezones=st.just(UTC)),
         "properties": st.fixed_dictionaries(
-            {}, optional={"tokens": amounts.map(str), "model": st.sampled_from(["m", "n"]), "key": st.integers(0, 2)}
+            {},
+            optional={
+                "tokens": amounts.map(str),
+                "user": st.sampled_from(["u", "v", "w", 1, "1", True]),
+                "model": st.sampled_from(["m", "n"]),
+                "key": st.integers(0, 2),
+            },
         ),
     }
 )
@@ -139,6 +148,8 @@ class CountersAreSumsOverEvents(TestCase):
         meters = {
             "tokens": make_meter("tokens", dimensions=["model", "key"]),
             "calls": make_meter("calls", aggregation="count", dimensions=["model"]),
+            "most": make_meter("most", aggregation="max", value="tokens", dimensions=["model", "key"]),
+            "last": make_meter("last", aggregation="latest", value="tokens", dimensions=["model"]),
         }
         with transaction.atomic():
             services.claim(customer_id=acme.pk)
@@ -158,6 +169,55 @@ class CountersAreSumsOverEvents(TestCase):
         assert [found(one, ids) for one in series] == wanted
         total = queries.totals(acme, starts_at=edges[0], ends_at=edges[-1], meter_ids=list(ids))
         assert found(total, ids) == expected(first.values(), edges[0], edges[-1])
+        assert list(differences()) == []
+
+    @hypothesis(max_examples=25, deadline=None)
+    @given(
+        batches=st.lists(st.lists(items, max_size=40), max_size=4),
+        edges=st.lists(quarters, min_size=2, max_size=5, unique=True).map(sorted),
+        tracked=st.booleans(),
+    )
+    def test_members(self, batches, edges, tracked):
+        acme = Customer.objects.create(key="acme", name="Acme")
+        users = make_meter("users", aggregation="unique", value="user", dimensions=["model"])
+        first = {}
+        for number, batch in enumerate(batches):
+            ingest(*({**item, "type": "llm.completion", "customer": "acme"} for item in batch), at=AT)
+            for item in batch:
+                first.setdefault((item["source"], item["id"]), item)
+            fold(acme, at=AT)
+            if tracked and number == 0:
+                with transaction.atomic():
+                    services.claim(customer_id=acme.pk)
+                    services.track(customer_id=acme.pk, starts_at=edges[0], ends_at=edges[-1])
+
+        sets = {
+            one.set_id: one.dimensions
+            for one in queries.totals(acme, starts_at=edges[0], ends_at=edges[-1], meter_ids=[users.pk])
+        }
+        by_model = {set_id: ["m", "n", None].index(one.get("model")) for set_id, one in sets.items()}
+        assert queries.distinct(acme, edges=edges, meter_id=users.pk, labels=by_model) == [
+            {label: len(seen) for label, seen in members(first.values(), *pair).items()} for pair in pairwise(edges)
+        ]
+        asked = [
+            Asked(users.pk, 0, len(edges) - 1, by_model),
+            Asked(users.pk, 0, len(edges) - 1, dict.fromkeys(sets, 7)),
+        ]
+        apart, together = queries.newcomers(acme, edges=edges, asked=asked)
+        whole = members(first.values(), edges[0], edges[-1])
+        assert sum(map(Counter, apart), Counter()) == {label: len(seen) for label, seen in whole.items()}
+        assert sum(one.get(7, 0) for one in together) == len(set().union(*whole.values()))
+        assert list(differences()) == []
+
+
+def members(events, start, end):
+    """Number of the model -> the users seen with it."""
+    seen = defaultdict(set)
+    for one in events:
+        said = one["properties"]
+        if start <= one["timestamp"] < end and "user" in said:
+            seen[["m", "n", None].index(said.get("model"))].add(str(said["user"]).replace("True", "true"))
+    return seen
 
 
 def found(totals, ids):
@@ -165,15 +225,18 @@ def found(totals, ids):
 
 
 def expected(events, start, end):
-    quantities, numbers = Counter(), Counter()
-    for one in events:
+    values = defaultdict(list)
+    for one in sorted(events, key=lambda one: (one["timestamp"], one["source"], one["id"])):
         if start <= one["timestamp"] < end:
             said = one["properties"]
             fed = [("calls", ["model"], Decimal(1))]
             if "tokens" in said:
                 fed.append(("tokens", ["model", "key"], Decimal(said["tokens"])))
+                fed.append(("most", ["model", "key"], Decimal(said["tokens"])))
+                fed.append(("last", ["model"], Decimal(said["tokens"])))
             for meter, names, quantity in fed:
                 key = (meter, frozenset((name, str(said[name])) for name in names if name in said))
-                quantities[key] += quantity
-                numbers[key] += 1
-    return {key: (quantities[key], numbers[key]) for key in numbers}
+                values[key].append(quantity)
+    add = partial(reduce, Context(prec=60).add)
+    whole = {"tokens": add, "calls": add, "most": max, "last": lambda found: found[-1]}
+    return {key: (whole[key[0]](found), len(found)) for key, found in values.items()}

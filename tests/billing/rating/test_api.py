@@ -8,7 +8,7 @@ import pytest
 from billing.money import total
 from billing.rating import queries, selection
 from tests.billing.rating.conftest import START, use
-from tests.factories import bearer, make_api_key
+from tests.factories import bearer, make_api_key, make_meter
 from tests.oracle.rating import Event
 
 
@@ -218,3 +218,14 @@ def test_usage_takes_the_same_queries_whatever_there_is(house, ask, now, variety
     # key and its use, customer, meter, current period, freshness, periods, prices, match rows, rated and counted
     with django_assert_num_queries(11):
         ask(meter="calls", group_by="model")
+
+
+def test_usage_of_a_meter_that_does_not_add_up_says_so(house, ask, now):
+    seats = make_meter("seats", aggregation="max", event_type="seats", value="quantity")
+    for quarter, quantity in enumerate([3, 7, 5]):
+        house.use("seats", quantity, quarter=100 * quarter)
+
+    answer = ask(meter=seats.key, granularity="day").json()
+
+    assert (answer["additive"], answer["total"], answer["amount_unit"]) == (False, "7", None)
+    assert [row["quantity"] for row in answer["series"] if row["quantity"] != "0"] == ["3", "7", "5"]

@@ -19,6 +19,7 @@ class Counted:
     quantity: Decimal
     dimensions: dict = field(default_factory=dict)
     events: int = 1
+    rank: str | None = None
 
 
 def by_model(dimensions):
