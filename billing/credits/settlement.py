@@ -68,7 +68,7 @@ def _usage_moves(accounts: "_Accounts", cells: dict[CellKey, AllocationCell], bo
     """From grants (or overage) to what was consumed, cell by cell; updates the cells."""
     targets = {key_of(cell): amount for cell, amount in booking.cells.items()}
     units = {key_of(cell): cell.line.unit for cell in booking.cells}
-    cells |= {key: _new_cell(key, units[key]) for key in targets.keys() - cells.keys()}
+    cells |= {key: _new_cell(key, units[key]) for key in targets if key not in cells}  # in the order of spending
     changed = [(cell, targets.get(key, ZERO) - cell.posted) for key, cell in cells.items()]
     changed = [(cell, difference) for cell, difference in changed if difference]
     for cell, difference in changed:
