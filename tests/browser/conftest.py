@@ -5,33 +5,23 @@ Whatever a page complains about (a violated Content-Security-Policy, an error in
 
 import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib import import_module
-from pathlib import Path
 from threading import Event, Thread
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import pytest
 from django.conf import settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.db import connection
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
-from psycopg.conninfo import make_conninfo
 
 from accounts.models import User
 from billing import clock
 from billing.cycle.services import tick
-from config import demo, embedded
+from tests import processes
 from tests.house import House, make_offer
 
-ANSWER_SECONDS = 60
 TICK_SECONDS = 0.2
 PATIENCE_MS = 30_000  # that pages move is tested here; how fast, the benchmarks measure
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
@@ -62,43 +52,9 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture(scope="package")
 def address(django_db_setup) -> Iterator[str]:
     """Where the web process answers: the same command as in the demo, not in debug."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    environment = os.environ | {
-        "DEBUG": "0",
-        "BASE_URL": url,
-        "DATABASE_URL": make_conninfo(settings.DATABASE_URL, dbname=settings.DATABASES["default"]["NAME"]),
-    }
-    arguments = [*demo.WEB.split(), "--host", "127.0.0.1", "--port", str(port), "config.wsgi:application"]
-    log = settings.VAR / "log" / "browser-web.log"
-    with log.open("wb") as output:
-        web = subprocess.Popen(
-            [sys.executable, *arguments],
-            cwd=Path(demo.__file__).parent.parent,
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            preexec_fn=embedded.die_with_parent(signal.SIGTERM),  # noqa: PLW1509 -- the only thread so far
-        )
-    try:
-        _wait_for(url, web, log)
-        yield url
-    finally:
-        web.terminate()
-        web.wait(30)
-
-
-def _wait_for(url: str, web: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + ANSWER_SECONDS
-    while True:
-        try:
-            with urlopen(f"{url}/healthz", timeout=5):
-                return
-        except URLError:
-            if web.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"The web process does not answer:\n{embedded.tail(log)}")
-            time.sleep(0.1)
+    web = processes.web("browser-web")
+    with processes.running(web):
+        yield web.url
 
 
 @pytest.fixture
