@@ -1,7 +1,7 @@
 # Two commands are enough: `make demo` and `make test`. They need Python >= 3.12 and make, and fetch the rest,
 # pinned by hash, into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench check lint types lock clean
+.PHONY: help demo test bench chaos check lint types lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -40,6 +40,9 @@ test: check ## Linters, types and all tests, on real servers: ARGS="-k budget" f
 
 bench: $(DEV) ## Speed, as ratios to a raw baseline in the same run
 	@$(BIN)/python -m tests.benchmarks.ingest
+
+chaos: $(DEV) ## Kill everything at random under load, then check the books: EVENTS=200000 KILLS=50 SECONDS=240 SEED=
+	@exec $(BIN)/python -m tests.chaos
 
 check: lint types ## Linters and types only
 
