@@ -35,7 +35,8 @@ class Refusal(Exception):  # noqa: N818 -- an item is refused; that is an answer
 
     def __init__(self, code: str, detail: str, field: str | None = None) -> None:
         super().__init__(detail)
-        self.code, self.detail, self.field = code, detail, field
+        # It may quote a name that was sent, and it is stored, which NUL cannot be.
+        self.code, self.detail, self.field = code, detail.replace("\0", "\\0"), field
 
 
 class Shape(Enum):

@@ -92,6 +92,16 @@ def test_what_is_wrong_with_a_cloudevent_is_named_by_its_own_words(send, change,
     assert (result["id"], result["code"], result["field"]) == ("c1", code, field)
 
 
+@pytest.mark.parametrize("content_type", ["application/json", "application/cloudevents+json"])
+def test_a_field_whose_name_cannot_be_stored_spoils_no_other_item(send, content_type):
+    good = {"id": "good", "source": "s", "type": "ai.call"}
+    good |= {"specversion": "1.0", "subject": "acme"} if "cloud" in content_type else {"customer": "acme"}
+    answer = send([good | {"id": "bad", "\0": 1}, good], content_type=content_type).json()
+
+    assert (answer["rejected"], answer["results"][0]["code"]) == (1, "unknown_field")
+    assert answer["accepted"] + answer["unmatched"] == 1
+
+
 def test_a_gzip_body_is_taken(send):
     body = gzip.compress(json.dumps([event(f"e{n}") for n in range(500)]).encode())
 
