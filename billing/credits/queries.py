@@ -225,18 +225,20 @@ def spend_series(
     """As `rating.queries.rated_series`, with overage: its `price` is "overage:<unit>", its dimensions are absent."""
     rated = rated_series(customer, edges=edges, unit=unit, group_by=group_by, filters=filters)
     extra = overage_rows(customer, edges, unit, group_by, filters)
-    if not extra:
-        return rated
-    if group_by:
-        return sorted([*rated, *extra], key=lambda row: row.start)
-    beyond = {row.start: row.amount for row in extra}  # ungrouped, so one row a bucket
-    return [_joined(row, beyond.get(row.start)) for row in rated]
+    beyond = {_place(row): row for row in extra}
+    joined = [_joined(row, beyond.pop(_place(row), None)) for row in rated]
+    return sorted([*joined, *beyond.values()], key=lambda row: row.start) if beyond else joined
 
 
-def _joined(row: SeriesRow, beyond: Decimal | None) -> SeriesRow:
+def _place(row: SeriesRow) -> tuple[datetime, *tuple[str | None, ...]]:
+    """The bucket and the group: a series has one row of each."""
+    return row.start, *row.group.values()
+
+
+def _joined(row: SeriesRow, beyond: SeriesRow | None) -> SeriesRow:
     if beyond is None:
         return row
-    return SeriesRow(row.start, row.end, row.group, None, CONTEXT.add(row.amount, beyond))
+    return SeriesRow(row.start, row.end, row.group, None, CONTEXT.add(row.amount, beyond.amount))
 
 
 # --- ledger -------------------------------------------------------------------------------------------------

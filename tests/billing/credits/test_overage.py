@@ -61,6 +61,27 @@ def test_a_series_adds_up_to_the_posted_overage_at_its_rate(two_lines, step, gro
     assert sum(row.amount for row in rows) == Decimal("1.999999999998")
 
 
+def test_overage_joins_the_usage_without_the_dimension_in_one_row(globex):
+    make_meter("calls", aggregation="count", event_type="call", dimensions=["model"])
+    make_meter("searches", aggregation="count", event_type="search")
+    version = make_version(
+        make_plan(),
+        prices=(
+            PriceSpec("calls", meter="calls", unit="USD", unit_amount=Decimal(1)),
+            PriceSpec("searches", meter="searches", unit="credits", unit_amount=Decimal(1)),
+        ),
+        overage=(OverageSpec("credits", Decimal(3)),),
+    )
+    make_subscription(globex, version, START)
+    sent = [event(kind, "globex", type=kind, timestamp=START.isoformat()) for kind in ("call", "search")]
+    ingest(*sent, at=START)
+    advance(customer_id=globex.pk, at=START + HOUR)
+
+    rows = queries.spend_series(globex, edges=[START, START + DAY], unit="USD", group_by=("model",))
+
+    assert [(row.group, row.quantity, row.amount) for row in rows] == [({"model": None}, None, Decimal(4))]
+
+
 def test_overage_is_the_last_usage_of_a_segment(two_lines):
     edges = [START + n * HOUR for n in range(13)]
 
