@@ -69,6 +69,21 @@ class Users(UserAdmin, NeverDeleted):
     readonly_fields = ["last_login"]
     actions_detail = ["remove_second_factor"]
 
+    def has_change_permission(self, request: HttpRequest, obj: User | str | None = None) -> bool:
+        """Only superusers change other operators: a new password for one would lend their rights. unfold asks with an
+        id."""
+        person = User.objects.filter(pk=obj).first() if isinstance(obj, str) else obj
+        if not super().has_change_permission(request, person):
+            return False
+        operator = _operator(request)
+        return person in (None, operator) or operator.is_superuser or not (person.is_staff or person.is_superuser)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> list[str]:
+        """Nobody gives others, or themselves, rights that they have not: only superusers make operators."""
+        if _operator(request).is_superuser:
+            return self.readonly_fields
+        return [*self.readonly_fields, "is_staff", "is_superuser", "groups"]
+
     @action(
         description="Remove the second factor",
         permissions=["change"],

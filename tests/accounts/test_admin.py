@@ -2,6 +2,7 @@
 
 import pytest
 from allauth.mfa.models import Authenticator
+from django.contrib.auth.models import Permission
 from django.urls import reverse
 
 from accounts import services
@@ -152,3 +153,40 @@ def test_a_lost_second_factor_is_removed(admin, alice):
 def test_nothing_is_deleted(admin, acme, alice, model):
     assert admin.post(page(model, "delete", acme.pk), {"post": "yes"}).status_code in {302, 403}
     assert (User.objects.count(), Customer.objects.count()) == (2, 1)
+
+
+@pytest.fixture
+def clerk(client, db):
+    """An operator who looks after people, and may do nothing else."""
+    clerk = User.objects.create_user("clerk@vendor.test", PASSWORD, name="Clerk", is_staff=True)
+    clerk.user_permissions.set(Permission.objects.filter(codename__in=["view_user", "change_user"]))
+    client.force_login(clerk)
+    return clerk
+
+
+def test_an_operator_cannot_make_themselves_a_superuser(client, clerk):
+    body = {"email": clerk.email, "name": "Boss", "is_active": "on", "is_staff": "on", "is_superuser": "on"}
+    assert client.post(page("user", "change", clerk.pk), body).status_code == 302
+    clerk.refresh_from_db()
+    assert (clerk.name, clerk.is_superuser) == ("Boss", False)
+
+
+@pytest.mark.parametrize("superuser", [True, False])
+@pytest.mark.parametrize(
+    "way", ["accounts_user_change", "auth_user_password_change", "accounts_user_remove_second_factor"]
+)
+def test_an_operator_cannot_take_over_another_one(client, clerk, olivia, way, superuser):
+    User.objects.filter(pk=olivia.pk).update(is_superuser=superuser)
+    Authenticator.objects.create(user=olivia, type="totp", data={})
+    body = {"email": "mine@vendor.test", "password1": "another long one", "password2": "another long one", **CONFIRM}
+    assert client.post(reverse(f"admin:{way}", args=[olivia.pk]), body).status_code == 403
+    olivia.refresh_from_db()
+    assert (olivia.email, olivia.check_password(PASSWORD)) == ("olivia@vendor.test", True)
+    assert Authenticator.objects.exists()
+
+
+def test_an_operator_who_looks_after_people_changes_members(client, clerk, bob):
+    body = {"email": bob.email, "name": "Robert", "is_active": "on"}
+    assert client.post(page("user", "change", bob.pk), body).status_code == 302
+    bob.refresh_from_db()
+    assert bob.name == "Robert"
