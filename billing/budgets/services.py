@@ -84,10 +84,8 @@ def update_budget(
 
 
 @transaction.atomic
-@transaction.atomic
 def archive_budget(*, budget: Budget, at: datetime) -> None:
     """Stop watching it. Its alerts stay."""
-    metering.claim(customer_id=budget.customer_id)
     metering.claim(customer_id=budget.customer_id)
     metering.publish(customer_id=budget.customer_id)
     Budget.objects.filter(pk=budget.pk, archived_at=None).update(archived_at=at)
