@@ -262,6 +262,11 @@ def ledger(
     return found.prefetch_related("entries__account__grant", "entries__cell__price", "entries__cell__period")
 
 
+def parked_customers() -> int:
+    """How many customers are not settled, because their books fail a check."""
+    return Settlement.objects.exclude(parked_reason="").count()
+
+
 def due_customers(at: datetime) -> list[int]:
     """Ids of customers with something to post that no event announces: grants that ended with something left, and
     new periods that lack their plan's grants."""

@@ -1,6 +1,8 @@
 """Monthly partitions of the events, made ahead by the owner of the database."""
 
-from django.db import connections, transaction
+from datetime import datetime, timedelta
+
+from django.db import connection, connections, transaction
 
 MONTHS_AHEAD = 3
 
@@ -30,6 +32,14 @@ BEGIN
     PERFORM close_usageevent_partition(partition);
 END $$
 """
+
+
+def has_partition_ahead(at: datetime) -> bool:
+    """Whether events that are recorded next month have a place already."""
+    month = (at.replace(day=1) + timedelta(days=32)).strftime("%Y_%m")
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [f"billing_usageevent_{month}"])
+        return bool(cursor.fetchone()[0])
 
 
 def make_ahead() -> None:

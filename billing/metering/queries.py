@@ -346,6 +346,11 @@ def pending_since(customer_id: int) -> datetime | None:
     return found
 
 
+def waiting_customers() -> int:
+    """How many customers have events that are not counted yet."""
+    return UsageDelta.objects.values("customer").distinct().count()
+
+
 def dimensions() -> list[str]:
     """The dimensions of every meter, by name."""
     return sorted({name for names in Meter.objects.values_list("dimensions", flat=True) for name in names})

@@ -34,6 +34,7 @@ BUDGET = {
 
 OURS = [
     ("healthz", "GET", EVERYBODY),
+    ("readyz", "GET", EVERYBODY),
     ("theme", "POST", EVERYBODY),
     # --- the customer's window
     ("", "GET", SIGNED_IN),
