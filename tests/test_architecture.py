@@ -51,7 +51,13 @@ def test_the_application_is_not_the_owner_of_its_tables():
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     "table",
-    ["billing_usageevent", "billing_ledgertransaction", "billing_ledgerentry", "billing_alert"],
+    [
+        "billing_usageevent",
+        "billing_eventcorrection",
+        "billing_ledgertransaction",
+        "billing_ledgerentry",
+        "billing_alert",
+    ],
 )
 def test_the_application_may_add_and_read_facts_but_not_change_them(table):
     with connection.cursor() as cursor:

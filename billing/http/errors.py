@@ -159,5 +159,6 @@ def _join(path: str, name: str) -> str:
 
 
 def _field_code(code: str) -> str:
-    known = {"required": "missing_field", "unknown_field": "unknown_field", "unique": "already_exists"}
+    kept = {"unknown_field", "invalid_value", "too_many_properties", "too_large"}
+    known = {"required": "missing_field", "unique": "already_exists"} | {name: name for name in kept}
     return known.get(code, "invalid_field")

@@ -1,6 +1,8 @@
 """Events, what became of the ones that are not counted, and meters."""
 
+import json
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, ClassVar
 
 import msgspec
@@ -16,6 +18,7 @@ from rest_framework.response import Response
 from accounts.auth import api_key, require_scope
 from accounts.models import Customer, Scope
 from billing.clock import now
+from billing.fields import ExactDecoder
 from billing.http import (
     ApiError,
     ApiView,
@@ -33,8 +36,18 @@ from billing.http import (
     read_query,
 )
 from billing.metering import decoding, queries, services
+from billing.metering.corrections import UnknownEvent
 from billing.metering.counting import OPERATORS
-from billing.metering.models import Aggregation, Meter, RefusedItems, UnmatchedEvent, UnmatchedReason, UsageEvent
+from billing.metering.models import (
+    Aggregation,
+    CorrectionKind,
+    EventCorrection,
+    Meter,
+    RefusedItems,
+    UnmatchedEvent,
+    UnmatchedReason,
+    UsageEvent,
+)
 
 
 class ExactJSONRenderer(BaseRenderer):
@@ -112,6 +125,13 @@ class EventsQuery(StrictSerializer):
         return {**super().get_fields(), "from": InstantField(required=False)}  # a word of Python
 
 
+class CorrectionRow(serializers.Serializer[Any]):
+    kind = serializers.ChoiceField(CorrectionKind.choices)
+    reason = serializers.CharField()
+    recorded_at = InstantField()
+    properties = serializers.DictField(required=False, help_text="All of them, as amended.")
+
+
 class EventRow(_WithSource):
     id = serializers.CharField()
     type = serializers.CharField()
@@ -120,6 +140,12 @@ class EventRow(_WithSource):
     recorded_at = InstantField()
     properties = serializers.DictField()
     extensions = serializers.DictField(required=False, help_text="Of a CloudEvent.")
+
+
+class ListedEvent(EventRow):
+    """As it was sent. The last correction holds."""
+
+    corrections = CorrectionRow(many=True)
 
 
 class EventsView(ApiView):
@@ -157,7 +183,7 @@ class EventsView(ApiView):
             raise ApiError(error.code, error.detail, error.status) from error
         return Response(answer.as_dict())
 
-    @extend_schema(operation_id="events_list", parameters=[EventsQuery], responses=page_of("EventPage", EventRow))
+    @extend_schema(operation_id="events_list", parameters=[EventsQuery], responses=page_of("EventPage", ListedEvent))
     def get(self, request: Request) -> Response:
         """The events of one customer, the latest first."""
         asked = read_query(request, EventsQuery)
@@ -166,7 +192,7 @@ class EventsView(ApiView):
             customer, event_type=asked.get("type"), starts_at=asked.get("from"), ends_at=asked.get("to")
         )
         return cursor_page(
-            events, request, serialize=lambda event: _event(event, customer.key), order=("-occurred_at", "-identity")
+            events, request, serialize=lambda event: _listed(event, customer.key), order=("-occurred_at", "-identity")
         )
 
 
@@ -214,6 +240,86 @@ def _event(event: UsageEvent | UnmatchedEvent, customer_key: str) -> dict[str, A
         "properties": event.properties,
     }
     return row | ({"extensions": event.extensions} if event.extensions else {})
+
+
+def _listed(event: Any, customer_key: str) -> dict[str, Any]:
+    return _event(event, customer_key) | {"corrections": [_correction(**said) for said in event.corrections]}
+
+
+def _correction(*, kind: str, reason: str, recorded_at: str, properties: str | None) -> dict[str, Any]:
+    row = {"kind": kind, "reason": reason, "recorded_at": plain_instant(datetime.fromisoformat(recorded_at))}
+    return row if properties is None else row | {"properties": json.loads(properties, cls=ExactDecoder)}
+
+
+# --- corrections --------------------------------------------------------------------------------------------------
+
+
+class VoidBody(StrictSerializer):
+    source = serializers.CharField(max_length=255, default="default", trim_whitespace=False)  # type: ignore[assignment]
+    id = serializers.CharField(max_length=255, trim_whitespace=False)
+    reason = serializers.CharField(max_length=1000, required=False, default="", allow_blank=True)
+
+
+class AmendBody(VoidBody):
+    properties = serializers.DictField(help_text="All of them: what is not here is gone.")
+
+
+class CorrectedEvent(_WithSource):
+    id = serializers.CharField()
+    status = serializers.ChoiceField(["void", "amended", "unchanged"])
+    reason = serializers.CharField()
+    recorded_at = InstantField(allow_null=True, help_text="When it was corrected; null when it said this already.")
+    properties = serializers.DictField(required=False)
+
+
+class VoidView(ApiView):
+    """Taking an event back."""
+
+    renderer_classes = [ExactJSONRenderer]
+
+    @extend_schema(operation_id="events_void", request=VoidBody, responses=CorrectedEvent)
+    def post(self, request: Request) -> Response:
+        """The event counts for nothing from now on; its id stays taken. Repeating changes nothing. 404 when it is not
+        known (any more), 409 `too_old` when it is archived."""
+        body = read_body(request, VoidBody)
+        event = {"source": body["source"], "event_id": body["id"], "reason": body["reason"]}
+        try:
+            word = services.void_event(**event, api_key=api_key(request), at=now())
+        except UnknownEvent:
+            raise not_found("event") from None
+        return Response(_corrected(body, word))
+
+
+class AmendView(ApiView):
+    """Replacing what an event said."""
+
+    renderer_classes = [ExactJSONRenderer]
+
+    @extend_schema(operation_id="events_amend", request=AmendBody, responses=CorrectedEvent)
+    def post(self, request: Request) -> Response:
+        """The event counts as if it had been sent with these properties. Repeating changes nothing. 409 `event_void`
+        for a void event; 404 and 409 `too_old` as for voiding."""
+        body = read_body(request, AmendBody)
+        event = {"source": body["source"], "event_id": body["id"], "reason": body["reason"]}
+        try:
+            word = services.amend_event(**event, properties=body["properties"], api_key=api_key(request), at=now())
+        except UnknownEvent:
+            raise not_found("event") from None
+        return Response(_corrected(body, word) | {"properties": body["properties"]})
+
+
+def _corrected(body: Mapping[str, Any], word: EventCorrection | None) -> dict[str, Any]:
+    statuses = {None: "unchanged", CorrectionKind.VOID: "void", CorrectionKind.AMEND: "amended"}
+    return {
+        "source": body["source"],
+        "id": body["id"],
+        "status": statuses[CorrectionKind(word.kind) if word else None],
+        "reason": word.reason if word else "",
+        "recorded_at": plain_instant(word.recorded_at) if word else None,
+    }
+
+
+# --- what is not counted ------------------------------------------------------------------------------------------
 
 
 class UnmatchedQuery(StrictSerializer):
@@ -383,6 +489,8 @@ def _meter(meter: Meter) -> dict[str, Any]:
 
 urlpatterns = [
     path("events", EventsView.as_view(), name="api-events"),
+    path("events/void", VoidView.as_view(), name="api-event-void"),
+    path("events/amend", AmendView.as_view(), name="api-event-amend"),
     path("unmatched", UnmatchedView.as_view(), name="api-unmatched"),
     path("refused", RefusedView.as_view(), name="api-refused"),
     path("meters", MetersView.as_view(), name="api-meters"),

@@ -1,6 +1,7 @@
 """What an event adds to the counters: events x meters -> quantities per dimension set. Pure functions."""
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC
 from decimal import Decimal
@@ -131,6 +132,15 @@ def feeds(counters: Iterable[Counter], event: Event) -> list[Feed]:
     """What the event adds to each meter of its type. InvalidValue when one of them cannot take it."""
     found = (one.feed(event) for one in counters)
     return [feed for feed in found if feed is not None]
+
+
+def counted_feeds(counters: Iterable[Counter], event: Event) -> list[Feed]:
+    """What a stored event adds. A meter that came later and cannot take its value does not count it."""
+    found: list[Feed] = []
+    for one in counters:
+        with suppress(InvalidValue):
+            found += feeds([one], event)
+    return found
 
 
 def lookup(properties: Properties, path: str) -> Any:

@@ -1,11 +1,14 @@
 """From deltas to counters: buckets, days and the totals of tracked periods. Each function runs in a transaction that
 has claimed the customer, so nobody else writes the customer's counters meanwhile."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from django.db import connection
+
+from billing.metering.counting import Feed
 
 # Of rows with a rank the greatest decides, by bytes; others add up. An aggregate, and how it enters a counter.
 MERGED: Final = """coalesce(
@@ -28,17 +31,40 @@ def claim_dirty(skip: Collection[int]) -> int | None:
     return row[0] if row else None
 
 
-def move_deltas(customer_id: int, at: datetime) -> datetime | None:
-    """Take the customer's deltas away and add them to the counters, in one statement. The earliest quarter hour that
-    moved; None when nothing did.
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """The earliest quarter hour that moved; and the meters and quarter hours whose greatest rank may be gone."""
+
+    since: datetime | None
+    recounts: list[tuple[int, datetime]]
+
+
+def move_deltas(customer_id: int, at: datetime) -> Moved:
+    """Take the customer's deltas away and add them to the counters, in one statement; the oldest first, so that what
+    a correction takes back was added before.
 
     When none is left, `counted_through` becomes the statement's instant: whatever had been acknowledged by then was
     committed, so its snapshot saw it.
     """
     with connection.cursor() as cursor:
         cursor.execute(_MOVE, {"customer": customer_id, "most": MOST_DELTAS, "at": at})
-        row: tuple[datetime | None] = cursor.fetchone()
-    return row[0]
+        since, meters, quarters = cursor.fetchone()
+    return Moved(since, sorted(set(zip(meters or (), quarters or (), strict=True))))
+
+
+def set_decisive(customer_id: int, meter_id: int, starts_at: datetime, decisive: Mapping[str, Feed]) -> None:
+    """Of a max or latest meter: put what decides in a quarter hour, by dimensions, and in its day and periods."""
+    parameters: dict[str, Any] = {
+        "customer": customer_id,
+        "meter": meter_id,
+        "starts_at": starts_at,
+        "dimensions": list(decisive),
+        "quantities": [feed.quantity for feed in decisive.values()],
+        "ranks": [feed.rank for feed in decisive.values()],
+    }
+    with connection.cursor() as cursor:
+        for statement in _SET_DECISIVE:
+            cursor.execute(statement, parameters)
 
 
 def track_period(customer_id: int, starts_at: datetime, ends_at: datetime) -> None:
@@ -65,7 +91,7 @@ FOR UPDATE SKIP LOCKED
 _MOVE: Final = f"""
 WITH gone AS (
     DELETE FROM billing_usagedelta
-    WHERE id IN (SELECT id FROM billing_usagedelta WHERE customer_id = %(customer)s LIMIT %(most)s)
+    WHERE id IN (SELECT id FROM billing_usagedelta WHERE customer_id = %(customer)s ORDER BY id LIMIT %(most)s)
     RETURNING meter_id, starts_at, dimensions, quantity, events, rank, member
 ), summed AS (
     SELECT meter_id, starts_at, dimensions,
@@ -128,8 +154,47 @@ WITH gone AS (
     SET counted_through = greatest(counted_through, least(%(at)s, statement_timestamp()))
     WHERE customer_id = %(customer)s AND (SELECT count(*) FROM gone) < %(most)s
 )
-SELECT min(starts_at) FROM gone
+SELECT min(starts_at), array_agg(meter_id) FILTER (WHERE rank = ''), array_agg(starts_at) FILTER (WHERE rank = '')
+FROM gone
 """  # noqa: S608 -- the parts are ours
+
+_SET_DECISIVE: Final = (
+    """
+    UPDATE billing_usagebucket AS bucket SET quantity = coalesce(decisive.quantity, 0), rank = decisive.rank
+    FROM billing_dimensionset AS dimension_set
+    LEFT JOIN unnest(%(dimensions)s::text[], %(quantities)s::numeric[], %(ranks)s::text[])
+        AS decisive (dimensions, quantity, rank)
+        ON substr(encode(sha256(convert_to(decisive.dimensions, 'UTF8')), 'hex'), 1, 32)::uuid = dimension_set.digest
+    WHERE bucket.customer_id = %(customer)s AND bucket.meter_id = %(meter)s AND bucket.starts_at = %(starts_at)s
+        AND dimension_set.id = bucket.dimension_set_id
+    """,
+    f"""
+    UPDATE billing_usageday AS kept SET quantity = merged.quantity, rank = merged.rank
+    FROM (
+        SELECT dimension_set_id, {MERGED} AS quantity, max(rank) AS rank FROM billing_usagebucket
+        WHERE customer_id = %(customer)s AND meter_id = %(meter)s
+            AND starts_at >= date_trunc('day', %(starts_at)s::timestamptz, 'UTC')
+            AND starts_at < date_trunc('day', %(starts_at)s::timestamptz, 'UTC') + interval '24 hours'
+        GROUP BY dimension_set_id
+    ) AS merged
+    WHERE kept.customer_id = %(customer)s AND kept.meter_id = %(meter)s
+        AND kept.day = (%(starts_at)s::timestamptz AT TIME ZONE 'UTC')::date
+        AND kept.dimension_set_id = merged.dimension_set_id
+    """,  # noqa: S608 -- the parts are ours
+    f"""
+    UPDATE billing_periodtotal AS kept SET quantity = merged.quantity, rank = merged.rank
+    FROM (
+        SELECT period.id, dimension_set_id, {MERGED} AS quantity, max(rank) AS rank
+        FROM billing_trackedperiod AS period JOIN billing_usagebucket AS bucket
+            ON bucket.customer_id = %(customer)s AND bucket.meter_id = %(meter)s
+            AND bucket.starts_at >= period.starts_at AND bucket.starts_at < period.ends_at
+        WHERE period.customer_id = %(customer)s
+            AND period.starts_at <= %(starts_at)s AND period.ends_at > %(starts_at)s
+        GROUP BY period.id, dimension_set_id
+    ) AS merged
+    WHERE kept.period_id = merged.id AND kept.meter_id = %(meter)s AND kept.dimension_set_id = merged.dimension_set_id
+    """,  # noqa: S608 -- the parts are ours
+)
 
 _TRACK: Final = f"""
 WITH period AS (

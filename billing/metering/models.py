@@ -112,6 +112,38 @@ class UsageEvent(EventFields):
         return f"{self.source}/{self.event_id}"
 
 
+class CorrectionKind(models.TextChoices):
+    VOID = "void", "Void"
+    AMEND = "amend", "Amended"
+
+
+class EventCorrection(models.Model):
+    """A later word on an event. Appended and never changed: the last one holds, and nothing follows a void."""
+
+    identity = models.UUIDField()
+    kind = models.CharField(max_length=8, choices=CorrectionKind)
+    properties = models.JSONField(null=True, decoder=ExactDecoder, help_text="All of them, as amended.")
+    reason = models.TextField(blank=True)
+    api_key = models.ForeignKey(
+        ApiKey, on_delete=models.DO_NOTHING, null=True, related_name="+", db_index=False, db_constraint=False
+    )
+    recorded_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["identity"], condition=models.Q(kind="void"), name="one_void_per_event"),
+            models.CheckConstraint(
+                condition=models.Q(kind="void", properties__isnull=True)
+                | models.Q(kind="amend", properties__isnull=False),
+                name="correction_fits_its_kind",
+            ),
+        ]
+        indexes = [models.Index(fields=["identity"], name="correction_identity")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.identity}"
+
+
 class UnmatchedReason(models.TextChoices):
     UNKNOWN_CUSTOMER = "unknown_customer", "Unknown customer"
     NO_METER = "no_meter", "No meter of this type"
@@ -128,6 +160,7 @@ class UnmatchedEvent(EventFields):
         indexes = [
             models.Index(fields=["customer_key"], name="unmatched_customer"),
             models.Index(fields=["type"], name="unmatched_type"),
+            models.Index(fields=["identity"], name="unmatched_identity"),
         ]
 
     def __str__(self) -> str:

@@ -11,13 +11,15 @@ from itertools import pairwise
 from typing import Any, Final
 
 import msgspec
+from django.contrib.postgres.expressions import ArraySubquery
 from django.db import connection
-from django.db.models import Max, Min, OuterRef, QuerySet, Subquery, Sum
-from django.db.models.functions import Coalesce
+from django.db.models import Max, Min, OuterRef, QuerySet, Subquery, Sum, TextField
+from django.db.models.functions import Cast, Coalesce, JSONObject
 
 from accounts.models import Customer
 from billing.metering.folding import MERGED
 from billing.metering.models import (
+    EventCorrection,
     Meter,
     RefusedItems,
     UnmatchedEvent,
@@ -119,8 +121,13 @@ def is_counted(meter: Meter) -> bool:
 def events(
     customer: Customer, *, event_type: str | None = None, starts_at: datetime | None, ends_at: datetime | None
 ) -> QuerySet[UsageEvent]:
-    """Accepted events of the customer that occurred in the range."""
-    found = UsageEvent.objects.filter(customer=customer)
+    """Accepted events of the customer that occurred in the range, each with its `corrections`: kind, properties (as
+    JSON text), reason and recorded_at."""
+    words = EventCorrection.objects.filter(identity=OuterRef("identity")).order_by("pk")
+    said = JSONObject(
+        kind="kind", properties=Cast("properties", TextField()), reason="reason", recorded_at="recorded_at"
+    )
+    found = UsageEvent.objects.filter(customer=customer).annotate(corrections=ArraySubquery(words.values(said=said)))
     if event_type is not None:
         found = found.filter(type=event_type)
     if starts_at is not None:

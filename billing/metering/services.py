@@ -11,13 +11,22 @@ from django.db import transaction
 from django.db.models import F
 
 from accounts.models import ApiKey
-from billing.metering import counting, decoding, folding, queries, store
+from billing.errors import Conflict
+from billing.metering import corrections, counting, decoding, folding, queries, store
 from billing.metering.counting import InvalidValue
 from billing.metering.decoding import Refusal
 from billing.metering.importing import Fingerprint
 from billing.metering.importing import Options as ImportOptions
 from billing.metering.judging import DEFAULT_SOURCE, Event, Window, judge, window
-from billing.metering.models import Aggregation, ImportRun, Meter, UnmatchedReason, Watermark
+from billing.metering.models import (
+    Aggregation,
+    EventCorrection,
+    EventIdentity,
+    ImportRun,
+    Meter,
+    UnmatchedReason,
+    Watermark,
+)
 from billing.money import plain
 from billing.periods import starts_on_quarter
 
@@ -213,13 +222,16 @@ def replay_unmatched(*, customer_keys: Sequence[str] = (), event_types: Sequence
     else:
         store.hold_catalogue()
     rows = store.matchable(customer_keys, event_types, MOST_REPLAYED)
+    words = corrections.of([event.digest for _, _, event in rows])
     store.customer_ids({event.customer_key for _, _, event in rows})
     counters = _counters({event.type for _, _, event in rows})
     moved: dict[int, store.Matched] = {}
     invalid: list[int] = []
     for row_id, customer_id, event in rows:
         try:
-            moved[row_id] = store.Matched(event, customer_id, counting.feeds(counters[event.type], event))
+            current = corrections.corrected(event, words.get(event.digest, []))
+            feeds = counting.feeds(counters[event.type], current) if current else []
+            moved[row_id] = store.Matched(event, customer_id, feeds)
         except InvalidValue:
             invalid.append(row_id)
     store.append_events(list(moved.values()))
@@ -235,6 +247,86 @@ def purge_identities(*, at: datetime) -> int:
     while number := store.forget_identities(at - IDENTITIES_KEPT, MOST_FORGOTTEN):
         purged += number
     return purged
+
+
+# --- correcting events --------------------------------------------------------------------------------------------
+
+
+@transaction.atomic
+def void_event(
+    *, source: str, event_id: str, at: datetime, reason: str = "", api_key: ApiKey | None = None
+) -> EventCorrection:
+    """From now on the event counts for nothing; its id stays taken. Repeating changes nothing: the first void stands.
+
+    Raises corrections.UnknownEvent; Conflict `too_old` when the event's row lies in an archive.
+    """
+    found = _correctable(source, event_id)
+    if found.current is None:
+        return found.corrections[-1]
+    return _correct(found, None, reason, api_key, at)
+
+
+@transaction.atomic
+def amend_event(
+    *,
+    source: str,
+    event_id: str,
+    properties: dict[str, Any],
+    at: datetime,
+    reason: str = "",
+    api_key: ApiKey | None = None,
+) -> EventCorrection | None:
+    """The event counts as if it had been sent with these properties, which are all of them. Repeating changes nothing:
+    answers the correction that holds, None where there is none because the event said this from the start.
+
+    Raises as `void_event`, Conflict `event_void`, ValidationError for properties that an event could not have.
+    """
+    found = _correctable(source, event_id)
+    if found.current is None:
+        raise Conflict("The event is void. Send another event with another id.", code="event_void")
+    changed = _amended(found.event, properties)
+    if changed.properties == found.current.properties:
+        return found.corrections[-1] if found.corrections else None
+    return _correct(found, changed, reason, api_key, at)
+
+
+def _correctable(source: str, event_id: str) -> corrections.Found:
+    store.hold_catalogue()
+    try:
+        return corrections.find(source, event_id, lock=True)
+    except corrections.ArchivedEvent as error:
+        detail = "The event is archived: it was counted too long ago to be corrected."
+        raise Conflict(detail, code="too_old") from error
+
+
+def _amended(event: Event, properties: dict[str, Any]) -> Event:
+    try:
+        changed = corrections.amended(event, properties)
+    except ValueError as error:
+        raise ValidationError({"properties": ValidationError(str(error), "invalid_field")}) from error
+    if len(changed.properties) > decoding.MAX_PROPERTIES:
+        detail = f"Send at most {decoding.MAX_PROPERTIES} properties."
+        raise ValidationError({"properties": ValidationError(detail, "too_many_properties")})
+    if len(changed.properties_json.encode()) > decoding.MAX_EVENT_BYTES:
+        detail = f"An event is at most {decoding.MAX_EVENT_BYTES:,} bytes."
+        raise ValidationError({"properties": ValidationError(detail, "too_large")})
+    return changed
+
+
+def _correct(
+    found: corrections.Found, changed: Event | None, reason: str, api_key: ApiKey | None, at: datetime
+) -> EventCorrection:
+    counters = _counters({found.event.type}).get(found.event.type, [])
+    try:
+        feeds = counting.feeds(counters, changed) if changed else []
+    except InvalidValue as error:
+        raise ValidationError({"properties": ValidationError(str(error), "invalid_value")}) from error
+    if found.customer_id is not None and found.current is not None:
+        before = counting.counted_feeds(counters, found.current)
+        store.append_deltas(corrections.changes(found.event, found.customer_id, before, feeds))
+    # A corrected event can be found for ever, and a void id cannot be sent again.
+    EventIdentity.objects.filter(pk=found.event.digest).update(permanent=True)
+    return corrections.append(found.event, changed, reason=reason, api_key_id=api_key.pk if api_key else None, at=at)
 
 
 # --- importing ----------------------------------------------------------------------------------------------------
@@ -288,7 +380,26 @@ def claim(*, customer_id: int) -> None:
 def fold(*, customer_id: int, at: datetime) -> datetime | None:
     """Inside the claim: move the customer's deltas into its counters. The start of the earliest quarter hour that
     moved; None when nothing did."""
-    return folding.move_deltas(customer_id, at)
+    moved = folding.move_deltas(customer_id, at)
+    if moved.recounts:
+        _recount(customer_id, moved.recounts)
+    return moved.since
+
+
+def _recount(customer_id: int, quarters: Iterable[tuple[int, datetime]]) -> None:
+    """Of max and latest meters: find again what decides. Events that are stored and not yet folded may be among them;
+    to fold them afterwards changes nothing."""
+    store.hold_catalogue()
+    counters = {one.id: counting.counter(one) for one in store.definitions_of({meter for meter, _ in quarters})}
+    for meter_id, starts_at in quarters:
+        counter = counters[meter_id]
+        decisive: dict[str, counting.Feed] = {}
+        for event in corrections.of_quarter(customer_id, counter.definition.event_type, starts_at):
+            for feed in counting.counted_feeds([counter], event):
+                kept = decisive.setdefault(feed.dimensions, feed)
+                if (feed.rank or "") > (kept.rank or ""):
+                    decisive[feed.dimensions] = feed
+        folding.set_decisive(customer_id, meter_id, starts_at, decisive)
 
 
 def publish(*, customer_id: int) -> None:

@@ -108,8 +108,16 @@ INSERT INTO billing_watermark (customer_id, version) SELECT unnest(%s::bigint[])
 
 def definitions(event_types: Iterable[str]) -> list[Definition]:
     """The meters of these types of events."""
+    return _definitions("event_type = ANY(%s::text[])", event_types)
+
+
+def definitions_of(meter_ids: Iterable[int]) -> list[Definition]:
+    return _definitions("id = ANY(%s::bigint[])", meter_ids)
+
+
+def _definitions(which: str, values: Iterable[object]) -> list[Definition]:
     with connection.cursor() as cursor:
-        cursor.execute(_METERS, [list(event_types)])
+        cursor.execute(_METERS.format(which=which), [list(values)])
         return [
             Definition(id_, key, event_type, aggregation, value, tuple(dimensions), filters)
             for id_, key, event_type, aggregation, value, dimensions, filters in cursor.fetchall()
@@ -118,7 +126,7 @@ def definitions(event_types: Iterable[str]) -> list[Definition]:
 
 _METERS: Final = """
 SELECT id, key, event_type, aggregation, value, dimensions, filters::text
-FROM billing_meter WHERE event_type = ANY(%s) ORDER BY id
+FROM billing_meter WHERE {which} ORDER BY id
 """
 
 
@@ -144,7 +152,13 @@ def append_events(matched: Sequence[Matched]) -> None:
     """Store events whose identities are taken already, and what they add."""
     if matched:
         _copy(_COPY_EVENTS, (_event_row(item.event, item.customer_id) for item in matched))
-        _copy(_COPY_DELTAS, map(_delta_row, deltas(matched)))
+        append_deltas(deltas(matched))
+
+
+def append_deltas(changes: Sequence[Delta]) -> None:
+    """Change the counters by these, each as it is."""
+    if changes:
+        _copy(_COPY_DELTAS, map(_delta_row, changes))
 
 
 def deltas(matched: Iterable[Matched]) -> list[Delta]:
@@ -190,11 +204,12 @@ def matchable(customer_keys: Sequence[str], event_types: Sequence[str], most: in
     locked; what another replay has locked is left to it."""
     parameters: dict[str, Any] = {"keys": list(customer_keys), "types": list(event_types), "most": most}
     with connection.cursor() as cursor:
-        cursor.execute(_MATCHABLE, parameters)
-        return [(id_, customer_id, _stored(fields)) for id_, customer_id, *fields in cursor.fetchall()]
+        cursor.execute(_MATCHABLE.format(columns=EVENT_COLUMNS), parameters)
+        return [(id_, customer_id, stored_event(fields)) for id_, customer_id, *fields in cursor.fetchall()]
 
 
-def _stored(row: Sequence[Any]) -> Event:
+def stored_event(row: Sequence[Any]) -> Event:
+    """Of a row of EVENT_COLUMNS."""
     digest, source, event_id, event_type, customer_key, occurred_at, recorded_at, properties, extensions = row
     return Event(
         index=0,
@@ -204,7 +219,7 @@ def _stored(row: Sequence[Any]) -> Event:
         customer_key=customer_key,
         occurred_at=occurred_at,
         recorded_at=recorded_at,
-        properties=_properties.decode(properties),
+        properties=properties_decoder.decode(properties),
         properties_json=properties,
         extensions_json=extensions,
         digest=digest.hex,
@@ -230,15 +245,17 @@ def name_missing_meters(customer_keys: Sequence[str]) -> None:
         cursor.execute(_NAME_MISSING_METERS, {"keys": list(customer_keys)})
 
 
-_properties: Final = msgspec.json.Decoder(dict[str, Any], float_hook=number)
+properties_decoder: Final = msgspec.json.Decoder(dict[str, Any], float_hook=number)
 
+EVENT_COLUMNS: Final = (
+    "identity, source, event_id, type, customer_key, occurred_at, recorded_at, properties, extensions"
+)
 _MATCHABLE: Final = """
-SELECT unmatched.id, customer.id, identity, source, event_id, type, customer_key, occurred_at, recorded_at,
-       properties, extensions
+SELECT unmatched.id, customer.id, {columns}
 FROM billing_unmatchedevent AS unmatched JOIN accounts_customer AS customer ON customer.key = unmatched.customer_key
 WHERE reason <> 'invalid_value' AND type IN (SELECT event_type FROM billing_meter)
-    AND (%(keys)s::text[] = '{}' OR customer_key = ANY(%(keys)s::text[]))
-    AND (%(types)s::text[] = '{}' OR type = ANY(%(types)s::text[]))
+    AND (%(keys)s::text[] = '{{}}' OR customer_key = ANY(%(keys)s::text[]))
+    AND (%(types)s::text[] = '{{}}' OR type = ANY(%(types)s::text[]))
 ORDER BY unmatched.id LIMIT %(most)s
 FOR UPDATE OF unmatched SKIP LOCKED
 """

@@ -62,6 +62,8 @@ OURS = [
     # --- API: metering
     ("api/v1/events", "GET", own_rows(READ)),
     ("api/v1/events", "POST", operator_keys(EVENTS)),
+    ("api/v1/events/void", "POST", operator_keys(WRITE)),
+    ("api/v1/events/amend", "POST", operator_keys(WRITE)),
     ("api/v1/unmatched", "GET", operator_keys(READ)),
     ("api/v1/refused", "GET", operator_keys(READ)),
     ("api/v1/meters", "GET", operator_keys(READ)),
