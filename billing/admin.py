@@ -2,10 +2,10 @@
 
 from billing.budgets.admin import AlertAdmin, BudgetAdmin
 from billing.credits.admin import CreditGrantAdmin, LedgerTransactionAdmin, SettlementAdmin
+from billing.cycle.admin import SubscriptionAdmin
 from billing.metering.admin import ImportRunAdmin, MeterAdmin, RefusedItemsAdmin, UnmatchedEventAdmin
 from billing.notifications.admin import OutboxMessageAdmin
 from billing.pricing.admin import PlanAdmin, PlanVersionAdmin
-from billing.subscriptions.admin import SubscriptionAdmin
 
 __all__ = [
     "AlertAdmin",

@@ -9,7 +9,7 @@ from django.db.models import Q
 
 from accounts.models import Customer
 from billing.errors import Conflict
-from billing.metering.services import claim, track
+from billing.metering.services import claim, publish, track
 from billing.periods import Anchor, Interval, PeriodUnit, first_period, local_date, next_period, quarter_floor
 from billing.pricing.models import PlanVersion, Price, VersionStatus
 from billing.subscriptions.models import BillingPeriod, PeriodStatus, Subscription, SubscriptionStatus
@@ -48,6 +48,7 @@ def start(
         created_at=at,
     )
     _open(subscription, first_period(_anchor(subscription, zone), zone, starts_at), zone)
+    publish(customer_id=customer.pk)
     return subscription
 
 

@@ -1,4 +1,4 @@
-"""Subscriptions in the admin: started here, then read; billing periods are the cycle's work."""
+"""Subscriptions in the admin: starting one sets the whole cycle in motion for its customer; then they are read."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from unfold.admin import ModelAdmin
 
 from billing.admin_pages import ReadOnlyInline, add_refusal
 from billing.clock import now
+from billing.cycle import services
 from billing.pricing.models import PlanVersion, VersionStatus
-from billing.subscriptions import services
 from billing.subscriptions.models import BillingPeriod, Subscription
 
 
@@ -34,7 +34,7 @@ class SubscriptionForm(forms.ModelForm):
         """The service validates and writes; Django's own checks would ask for what it fills in."""
         if not self.errors:
             try:
-                self.instance = services.start(**self.cleaned_data, at=now())
+                self.instance = services.subscribe(**self.cleaned_data, at=now())
             except ValidationError as error:
                 add_refusal(self, error)
 
@@ -63,4 +63,4 @@ class SubscriptionAdmin(ModelAdmin):
 
     def save_model(self, request: HttpRequest, obj: Subscription, form: Any, change: bool) -> None:
         """The form has started it."""
-        messages.info(request, "The first billing period is open; its credits come with the next tick.")
+        messages.info(request, "The billing period is open, and usage since it began is priced.")
