@@ -1,7 +1,7 @@
 """Events, what became of the ones that are not counted, and meters."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -244,6 +244,15 @@ def _event(event: UsageEvent | UnmatchedEvent, customer_key: str) -> dict[str, A
 
 def _listed(event: Any, customer_key: str) -> dict[str, Any]:
     return _event(event, customer_key) | {"corrections": [_correction(**said) for said in event.corrections]}
+
+
+def shown_words(words: Sequence[EventCorrection]) -> list[dict[str, Any]]:
+    """Corrections in the contract's shape."""
+    return [
+        {"kind": word.kind, "reason": word.reason, "recorded_at": plain_instant(word.recorded_at)}
+        | ({} if word.properties is None else {"properties": word.properties})
+        for word in words
+    ]
 
 
 def _correction(*, kind: str, reason: str, recorded_at: str, properties: str | None) -> dict[str, Any]:

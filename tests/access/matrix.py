@@ -80,6 +80,7 @@ OURS = [
     ("api/v1/credit-grants", "POST", operator_keys(WRITE)),
     ("api/v1/credit-grants/<str:public_id>/void", "POST", operator_keys(WRITE), "api/v1/credit-grants/{grant}/void"),
     # --- API: cycle
+    ("api/v1/events/receipt", "GET", own_rows(READ)),
     ("api/v1/subscriptions", "GET", own_rows(READ)),
     ("api/v1/subscriptions", "POST", operator_keys(WRITE)),
     # --- API: budgets

@@ -1,0 +1,95 @@
+"""The receipt of an event: from what was sent to the lines it is part of, their arithmetic and their ledger entries."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal
+
+from accounts.models import Customer
+from billing.credits.models import AllocationCell, LedgerTransaction
+from billing.metering import queries as counters
+from billing.metering.receipts import EventReceipt, Fed, decides
+from billing.money import ZERO, mul_div, quantise
+from billing.periods import QUARTER
+from billing.pricing.queries import PriceTerms, terms_by_version
+from billing.pricing.schemes import Row, select_row
+from billing.rating.queries import Line, lines
+from billing.subscriptions.models import BillingPeriod
+from billing.subscriptions.queries import periods
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What of a line's amount falls to the event: `exact` where every unit costs the same, else its average."""
+
+    amount: Decimal
+    kind: Literal["exact", "average"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptLine:
+    """A line that the event is part of. Of a meter that does not add up an event has no share: it decides or not."""
+
+    line: Line
+    share: Share | None
+    decides: bool | None
+    transactions: Sequence[LedgerTransaction]
+
+
+def receipt_lines(receipt: EventReceipt) -> list[tuple[Fed, list[ReceiptLine]]]:
+    """Each meter that the event feeds, with its lines; none where it is unpriced."""
+    if receipt.customer is None or not receipt.fed:
+        return []
+    starts_at = receipt.fed[0].starts_at
+    found = list(periods(receipt.customer, starts_at=starts_at, ends_at=starts_at + QUARTER))
+    prices = terms_by_version({period.version_id for period in found})
+    rated = {period.pk: lines(period) for period in found}
+    return [
+        (
+            fed,
+            [
+                _line(receipt.customer, fed, item, line)
+                for period in found
+                for item in prices[period.version_id]
+                if item.meter.pk == fed.meter.pk
+                for line in rated[period.pk]
+                if (line.price.pk, line.row) == (item.price.pk, select_row(item.terms, fed.dimensions))
+            ],
+        )
+        for fed in receipt.fed
+    ]
+
+
+def _line(customer: Customer, fed: Fed, item: PriceTerms, line: Line) -> ReceiptLine:
+    is_additive = fed.meter.is_additive
+    return ReceiptLine(
+        line=line,
+        share=_share(item.terms.rows[line.row], line, fed.quantity) if is_additive else None,
+        decides=None if is_additive else _decides(customer, fed, item, line),
+        transactions=_transactions(fed, line),
+    )
+
+
+def _share(row: Row, line: Line, quantity: Decimal) -> Share:
+    amount = quantise(mul_div(line.amount, quantity, line.quantity)) if line.quantity else ZERO
+    is_even = row.scheme == "per_unit" and not row.included
+    is_whole = quantity == line.quantity or not quantity
+    limited = row.maximum_amount is not None and line.amount >= row.maximum_amount
+    return Share(amount, "exact" if is_whole or (is_even and not limited) else "average")
+
+
+def _decides(customer: Customer, fed: Fed, item: PriceTerms, line: Line) -> bool:
+    period: BillingPeriod = line.period
+    counted = counters.totals(customer, starts_at=period.starts_at, ends_at=period.ends_at, meter_ids=[fed.meter.pk])
+    beside = [one for one in counted if select_row(item.terms, one.dimensions) == line.row]
+    return decides(fed, customer, starts_at=period.starts_at, ends_at=period.ends_at, beside=beside)
+
+
+def _transactions(fed: Fed, line: Line) -> list[LedgerTransaction]:
+    """What was posted for the segment of the line that the event lies in."""
+    cells = AllocationCell.objects.filter(
+        period=line.period, price=line.price, row=line.row, segment_starts_at__lte=fed.starts_at
+    )
+    segment = cells.order_by("-segment_starts_at").values("segment_starts_at")[:1]
+    found = LedgerTransaction.objects.filter(entries__cell__in=cells.filter(segment_starts_at__in=segment))
+    return list(found.order_by("pk").distinct())
