@@ -22,7 +22,7 @@ type CellKey = tuple[int, int, int, datetime, int | None]  # period, price, row,
 
 def key_of(cell: allocation.Cell) -> CellKey:
     """The cell's key among `AllocationCell.key`s."""
-    period, price, row = cell.line.id
+    price, row, period = cell.line.id
     return period, price, row, cell.segment_starts_at, cell.grant
 
 
@@ -42,12 +42,23 @@ def book(customer: Customer, periods: Sequence[BillingPeriod]) -> Booking:
     grants = _grants(customer, periods)
     elsewhere = _taken_elsewhere(grants, periods)
     offers = [offered(grant, elsewhere.get(grant.pk, ZERO)) for grant in grants]
-    boundaries = {instant for period in periods for instant in (period.starts_at, period.ends_at)}
+    boundaries = _boundaries(customer, periods)
     found: list[Segment] = []
     for period in periods:
         stretches = allocation.cuts(Interval(period.starts_at, period.ends_at), offers, boundaries)
         found += segments(period, [stretches[0].start, *(stretch.end for stretch in stretches)])
     return Booking(allocation.allocate(found, offers), {grant.pk: grant for grant in grants}, elsewhere)
+
+
+def _boundaries(customer: Customer, periods: Sequence[BillingPeriod]) -> set[datetime]:
+    """Where segments are cut: at the ends of every period of the time, also of those that closed meanwhile."""
+    start, end = _span(periods)
+    ends = BillingPeriod.objects.filter(customer=customer, ends_at__gt=start, starts_at__lt=end)
+    return {instant for pair in ends.values_list("starts_at", "ends_at") for instant in pair}
+
+
+def _span(periods: Sequence[BillingPeriod]) -> tuple[datetime, datetime]:
+    return min(period.starts_at for period in periods), max(period.ends_at for period in periods)
 
 
 def has_ended(grant: CreditGrant, at: datetime) -> bool:
@@ -57,7 +68,7 @@ def has_ended(grant: CreditGrant, at: datetime) -> bool:
 
 def _grants(customer: Customer, periods: Sequence[BillingPeriod]) -> list[CreditGrant]:
     """Grants that are usable at some time in the periods, or that paid for something in them."""
-    start, end = min(period.starts_at for period in periods), max(period.ends_at for period in periods)
+    start, end = _span(periods)
     usable = Q(effective_at__lt=end) & (Q(expires_at=None) | Q(expires_at__gt=start))
     paid = Q(pk__in=AllocationCell.objects.filter(period__in=periods, grant__isnull=False).values("grant"))
     return list(CreditGrant.objects.filter(usable | paid, customer=customer).order_by("pk"))

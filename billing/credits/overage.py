@@ -106,7 +106,7 @@ def _settled(customer: Customer, found: Sequence[BillingPeriod]) -> Mapping[int,
         lambda: defaultdict(lambda: defaultdict(_Settled))
     )
     for (line, starts_at, grant), amount in book(customer, found).cells.items():
-        item = settled[line.id[0]][starts_at][line]
+        item = settled[line.id[-1]][starts_at][line]
         if grant is None:
             item.beyond += amount
         else:

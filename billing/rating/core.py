@@ -30,9 +30,9 @@ class Counted(Protocol):
 
 @dataclass(frozen=True, slots=True, order=True)
 class LineKey:
-    """Names a line: (billing period, price, row), with what decides which grants may pay it.
+    """Names a line: (price, row, billing period), with what decides which grants may pay it.
 
-    Lines are served by grants in the order of their keys.
+    Lines are served by grants in the order of their keys. The period comes last: when it was opened is an accident.
     """
 
     id: tuple[int, ...]

@@ -108,7 +108,7 @@ def segments(period: BillingPeriod, cuts: Sequence[datetime]) -> list[Segment]:
 
 
 def _line_key(period: BillingPeriod, price: Price, row: int, meter: Meter) -> LineKey:
-    return LineKey((period.pk, price.pk, row), price.unit, meter.key)
+    return LineKey((price.pk, row, period.pk), price.unit, meter.key)
 
 
 def _whole(dimensions: Dimensions) -> None:

@@ -20,6 +20,7 @@ from tests.oracle.credits import Grant, Use, spend
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 DAY = 96  # quarter hours
+LASTS = {"a": DAY, "b": 7 * DAY}
 BY_PLAN = 5  # credits a day
 
 STEPS = 40
@@ -27,21 +28,27 @@ AWAY = [0, 0, 1, 7, 40, DAY, 3 * DAY]  # near, a day off, and far enough for per
 
 
 class Story:
-    """A customer with a daily plan, and what a random hand does to it. The clock stands on quarter hours."""
+    """A customer with a daily and a weekly subscription that share its credits, and what a random hand does to it.
+
+    The clock stands on quarter hours.
+    """
 
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
         self.customer = Customer.objects.create(key="globex", name="Globex")
         for meter in ("a", "b"):
             make_meter(meter, aggregation="count", event_type=meter)
-        prices = (PriceSpec(meter, meter, "credits", Decimal(1)) for meter in ("a", "b"))
-        version = make_version(
-            make_plan(),
+        daily = make_version(
+            make_plan("daily"),
             interval="day",
-            prices=tuple(prices),
+            prices=(PriceSpec("a", "a", "credits", Decimal(1)),),
             credits=(CreditSpec("credits", Decimal(BY_PLAN), priority=10),),
         )
-        make_subscription(self.customer, version, START)
+        weekly = make_version(
+            make_plan("weekly"), interval="week", prices=(PriceSpec("b", "b", "credits", Decimal(1)),)
+        )
+        make_subscription(self.customer, daily, START)
+        make_subscription(self.customer, weekly, START)
         self.numbers = count()
         self.now = 0
         self.uses: list[Use] = []
@@ -112,7 +119,7 @@ class Story:
         if grants := [grant for grant in self.grants if self.voidable(grant)]:
             grant = self.random.choice(grants)
             services.void(grant=self.given[grant.number], at=self.at(self.now))
-            grant.forfeited = grant.amount - spend(self.uses, self.grants, day=DAY).by_grant[grant.number]
+            grant.forfeited = grant.amount - spend(self.uses, self.grants, lasts=LASTS).by_grant[grant.number]
             grant.void_end = self.now + 1
 
     def voidable(self, grant: Grant) -> bool:
@@ -139,7 +146,7 @@ class Story:
 
     def _check(self) -> None:
         assert list(differences()) == []
-        spent = spend(self.uses, self.grants, day=DAY)
+        spent = spend(self.uses, self.grants, lasts=LASTS)
         [balance] = queries.balances(self.customer, self.at(self.now))
         found = {item.grant.pk: item for item in balance.grants}
         for grant in self.grants:
@@ -149,7 +156,7 @@ class Story:
             assert min(item.used, item.expired, item.voided, item.remaining) >= 0
         usable = [grant for grant in self.grants if grant.usable(self.now) and grant.void_end == inf]
         assert balance.available == sum(grant.amount - spent.by_grant[grant.number] for grant in usable)
-        assert balance.overage == spent.overage.get(self.now // DAY, 0)
+        assert balance.overage == sum(spent.overage.get((meter, self.now // LASTS[meter]), 0) for meter in "ab")
 
 
 @pytest.mark.django_db

@@ -40,13 +40,16 @@ class Use:
 @dataclass
 class Spent:
     by_grant: dict[int, int]
-    overage: dict[int, int]  # by the number of the day
+    overage: dict[tuple[str, int], int]  # by meter and the number of its period
 
 
-def spend(uses: list[Use], grants: list[Grant], *, day: int) -> Spent:
-    """Who paid each use: segment by segment, meter by meter, each use by the first grant that has something left."""
+def spend(uses: list[Use], grants: list[Grant], *, lasts: dict[str, int]) -> Spent:
+    """Who paid each use: segment by segment, meter by meter, each use by the first grant that has something left.
+
+    `lasts`: how long the periods of each meter's subscription are.
+    """
     cuts = {bound for grant in grants for bound in (grant.start, grant.end, grant.void_end)}
-    cuts |= {number * day for number in range(max((use.at // day for use in uses), default=0) + 1)}
+    cuts |= {use.at - use.at % length for use in uses for length in lasts.values()}
     spent = Spent({grant.number: 0 for grant in grants}, {})
     ordered = sorted(uses, key=lambda use: (max(cut for cut in cuts if cut <= use.at), use.meter))
     for use in ordered:
@@ -57,5 +60,6 @@ def spend(uses: list[Use], grants: list[Grant], *, day: int) -> Spent:
                 spent.by_grant[grant.number] += 1
                 break
         else:
-            spent.overage[use.at // day] = spent.overage.get(use.at // day, 0) + 1
+            period = use.meter, use.at // lasts[use.meter]
+            spent.overage[period] = spent.overage.get(period, 0) + 1
     return spent
