@@ -28,6 +28,7 @@ from billing.http import (
     cursor_page,
     customer_or_404,
     invalid,
+    is_key,
     not_found,
     own_customer,
     page_of,
@@ -476,7 +477,7 @@ def _fields(request: Request, body: type[StrictSerializer], *, partial: bool = F
 
 
 def _meter_or_404(key: str) -> Meter:
-    meter = Meter.objects.filter(key=key).first()
+    meter = Meter.objects.filter(key=key).first() if is_key(key) else None
     if meter is None:
         raise not_found("meter")
     return meter

@@ -85,8 +85,8 @@ class RowBody(StrictSerializer):
     """A row's amounts: those that its scheme takes."""
 
     unit_amount = ExactDecimalField(required=False, allow_null=True, help_text="Of per_unit: what `per` costs.")
-    tiers = TierBody(  # type: ignore[call-arg] # max_length is of the list
-        many=True, max_length=100, required=False, allow_null=True, help_text="Of graduated and volume."
+    tiers = serializers.ListField(  # many=True would let null pass as a tier too
+        child=TierBody(), max_length=100, required=False, allow_null=True, help_text="Of graduated and volume."
     )
     package_size = ExactDecimalField(required=False, allow_null=True, help_text="Of package, in steps of `per`.")
     package_amount = ExactDecimalField(required=False, allow_null=True, help_text="Of package: each started one.")

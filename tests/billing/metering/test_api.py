@@ -219,6 +219,7 @@ def test_a_meter_is_made_read_listed_and_renamed(send, client, operator):
     assert changed.json() == made.json() | {"name": "In"}
     assert send(TOKENS, "/api/v1/meters").json()["code"] == "already_exists"
     assert client.get("/api/v1/meters/other", **operator).status_code == 404
+    assert client.get("/api/v1/meters/%00", **operator).status_code == 404
 
 
 @pytest.mark.parametrize(

@@ -189,6 +189,7 @@ def test_every_scheme_is_taken_and_answered(ask, pro, amounts):
          {"package_size": "missing_field", "package_amount": "missing_field", "tiers": "invalid_field"}),
         ({"tiers": TIERS[:1]}, {"tiers.0.up_to": "invalid_field"}),
         ({"tiers": [{"unit_amount": 1}]}, {"tiers.0.up_to": "missing_field"}),
+        ({"tiers": [None]}, {"tiers.0": "invalid_field"}),
         ({"tiers": TIERS[1:] * 101}, {"tiers": "invalid_field"}),
         ({"scheme": "free"}, {"scheme": "invalid_field"}),
         ({"match": [{"where": {"model": "a"}, "unit_amount": 1}]},
