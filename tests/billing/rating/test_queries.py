@@ -107,7 +107,7 @@ def test_a_segment_costs_what_its_end_cost_less_what_its_start_cost(house):
     ]
     line = queries.lines(house.period)[0]
     assert line.key in found[1].amounts
-    assert (line.key.id, line.key.unit, line.key.meter) == ((house.period.pk, line.price.pk, 0), "USD", "tokens")
+    assert (line.key.id, line.key.unit, line.key.meter) == ((line.price.pk, 0, house.period.pk), "USD", "tokens")
 
 
 # --- series -------------------------------------------------------------------------------------------------
