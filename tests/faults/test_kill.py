@@ -126,6 +126,21 @@ def test_an_event_that_is_posted_moves_the_open_page(site, client):
     assert site.problems() == []
 
 
+def test_a_database_that_ended_every_connection_is_not_noticed_by_who_asks_next(site, client):
+    client.force_login(User.objects.get(email="c0@chaos.test"))
+    cookies = {"sessionid": client.cookies["sessionid"].value}
+    paths = ["/c/c0/live", "/healthz"] * 10
+
+    with httpx.Client(base_url=site.web.url, cookies=cookies, trust_env=False) as member:
+        assert {member.get(path).status_code for path in paths} == {200}  # each process has connections now
+        as_owner(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND usename = 'headroom_app' AND state = 'idle'"
+        )
+        connections.close_all()  # ours ended too
+        assert {member.get(path).status_code for path in paths} == {200}
+
+
 def test_the_checks_find_what_is_wrong(site):
     """Else they would prove nothing. The last test of this file: it damages the books."""
     site.post(range(30_000, 30_100))
