@@ -20,6 +20,7 @@ from config import demo, embedded
 
 ANSWER_SECONDS = 60
 STOP_SECONDS = 30
+DECIDED = {"DEBUG": "0", "DATABASE_POOL_SIZE": ""}  # as installed, whatever the tests themselves use
 
 
 @dataclass
@@ -41,7 +42,7 @@ class Child:
             self.process = subprocess.Popen(
                 [sys.executable, *self.arguments],
                 cwd=demo.ROOT,
-                env=os.environ | addresses() | {"DEBUG": "0", "VAR": str(settings.VAR)} | self.settings,
+                env=os.environ | addresses() | DECIDED | {"VAR": str(settings.VAR)} | self.settings,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 os.environ["VAR"] = os.environ.get("VAR") or str(ROOT / "var" / "chaos")
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 os.environ.setdefault("SECRET_KEY", "only-for-chaos-on-this-machine-0123456789-abcdefghijklmnopq")
-os.environ |= {"DEBUG": "0", "LOG_LEVEL": "WARNING"}
+os.environ |= {"DEBUG": "0", "LOG_LEVEL": "WARNING", "DATABASE_POOL_SIZE": "0"}
 for name in ("DATABASE_URL", "DATABASE_OWNER_URL", "REDIS_URL"):
     os.environ.pop(name, None)  # the servers are killed: they must be ours
 django.setup()

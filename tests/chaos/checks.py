@@ -20,8 +20,23 @@ FROM billing_usagebucket AS bucket
 JOIN accounts_customer AS customer ON customer.id = bucket.customer_id
 JOIN billing_meter AS meter ON meter.id = bucket.meter_id
 JOIN billing_dimensionset AS dims ON dims.id = bucket.dimension_set_id
+WHERE meter.aggregation IN ('sum', 'count')
 GROUP BY 1, 2, 3, 4
 """
+
+
+# What a meter's bucket must hold, from the raw rows; {value} is the property as text.
+_QUANTITIES = {
+    "sum": "sum({value}::numeric)",
+    "count": "count(*)",
+    "max": "max({value}::numeric)",
+    "latest": """(array_agg({value}::numeric ORDER BY occurred_at DESC, recorded_at DESC,
+                           source COLLATE "C" DESC, event_id COLLATE "C" DESC))[1]""",
+    "unique": "count(DISTINCT {value})",
+}
+_MEMBERS = """(SELECT count(*) FROM billing_bucketmember AS member
+    WHERE (member.customer_id, member.meter_id, member.starts_at, member.dimension_set_id)
+        = (bucket.customer_id, bucket.meter_id, bucket.starts_at, bucket.dimension_set_id))"""
 
 
 def query(sql: str, *parameters: object) -> list[tuple[Any, ...]]:
@@ -60,19 +75,19 @@ def counters_are_sums_of_rows() -> Iterator[str]:
             assert one["op"] == "eq", "this recount knows no other filter"
             conditions.append("properties->>%s = %s")
             parameters += [one["property"], one["value"]]
-        quantity = "1"
+        value = f"(properties->>'{meter.value}')"
         if meter.value:
-            quantity = f"(properties->>'{meter.value}')::numeric"
-            conditions.append(f"properties->>'{meter.value}' IS NOT NULL")
+            conditions.append(f"{value} IS NOT NULL")
         dimensions = ", ".join(f"'{name}', properties->>'{name}'" for name in meter.dimensions)
         sql = f"""
             WITH raw AS (
                 SELECT customer_id, date_bin('15 minutes', occurred_at, 'epoch') AS starts_at,
                        jsonb_strip_nulls(jsonb_build_object({dimensions})) AS dims,
-                       sum({quantity}) AS quantity, count(*) AS events
+                       {_QUANTITIES[meter.aggregation].format(value=value)} AS quantity, count(*) AS events
                 FROM billing_usageevent WHERE {" AND ".join(conditions)} GROUP BY 1, 2, 3
             ), counted AS (
-                SELECT bucket.customer_id, starts_at, "values" AS dims, quantity, events
+                SELECT bucket.customer_id, starts_at, "values" AS dims, events,
+                       {_MEMBERS if meter.aggregation == "unique" else "quantity"} AS quantity
                 FROM billing_usagebucket AS bucket JOIN billing_dimensionset AS dims ON dims.id = dimension_set_id
                 WHERE meter_id = %s
             )

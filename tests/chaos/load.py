@@ -33,6 +33,7 @@ class Facts:
     input_tokens: int
     cached_tokens: int | None
     seconds: Decimal
+    user: str
     failed: bool
 
 
@@ -46,6 +47,7 @@ def facts(number: int) -> Facts:
         input_tokens=mixed // 147 % 20_000,
         cached_tokens=None if number % 4 == 0 else mixed // 311 % 5_000,
         seconds=Decimal(mixed // 13 % 90_000).scaleb(-3),
+        user=f"user-{mixed // 29 % 400}",
         failed=number % 23 == 0,
     )
 
@@ -58,7 +60,8 @@ def written(number: int, begun: datetime) -> str:
     return (
         f'{{"id":"{number}","source":"{SOURCE}","type":"{TYPE}","customer":"{it.customer}",'
         f'"timestamp":"{occurred_at.isoformat()}","properties":{{"model":"{it.model}","api_key":"{it.key}",{cached}'
-        f'"input_tokens":{it.input_tokens},"seconds":{it.seconds},"status":"{"failed" if it.failed else "ok"}"}}}}'
+        f'"input_tokens":{it.input_tokens},"seconds":{it.seconds},"user":"{it.user}",'
+        f'"status":"{"failed" if it.failed else "ok"}"}}}}'
     )
 
 
@@ -82,7 +85,7 @@ def batches(events: int, random: Random) -> list["array[int]"]:
 
 
 def totals(numbers: Iterable[int]) -> Totals:
-    """What these events add up to, each counted once, for each meter of `world.METERS` and its dimensions."""
+    """What these events add up to, each counted once, for each meter that adds up, and its dimensions."""
     sums: dict[tuple[str, str, str, str], list[Decimal | int]] = defaultdict(lambda: [Decimal(0), 0])
 
     def add(meter: str, customer: str, model: str, key: str, quantity: int | Decimal) -> None:

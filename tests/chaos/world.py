@@ -44,6 +44,9 @@ def create(begun: datetime) -> str:
     make_meter("seconds", dimensions=["api_key"], unit="second")
     successes = [{"property": "status", "op": "eq", "value": "ok"}]
     make_meter("calls", aggregation="count", unit="call", dimensions=["model", "api_key"], filters=successes)
+    make_meter("longest", aggregation="max", value="seconds", dimensions=["model"], unit="second")
+    make_meter("last_input", aggregation="latest", value="input_tokens", dimensions=["api_key"])
+    make_meter("users", aggregation="unique", value="user", dimensions=["model"], unit="user")
     version = make_version(
         make_plan(),
         prices=PRICES,
