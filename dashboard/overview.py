@@ -5,7 +5,7 @@ activates the customer's zone, because a page prints one zone. Percents are 0-10
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 
@@ -88,6 +88,11 @@ class GrantView:
     @property
     def percent(self) -> Decimal:
         return self.remaining * 100 / self.amount if self.amount else Decimal(0)
+
+    @property
+    def last_moment(self) -> datetime | None:
+        """The end of its last day, so that what lapses at midnight is dated as the billing period is."""
+        return self.expires_at and self.expires_at - timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)

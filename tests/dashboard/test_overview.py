@@ -308,7 +308,7 @@ def test_credits_say_what_is_left_and_when_it_expires(member, house):
     [credits] = overview(house).credits
     assert (credits.unit, credits.available, credits.overage) == ("credits", 7, 0)
     assert [(grant.name, grant.amount, grant.remaining) for grant in credits.grants] == [("From the plan", 10, 7)]
-    assert "7 credits expiring" in text(page(member))
+    assert "7 credits expire after" in text(page(member))
 
 
 def test_credits_beyond_the_grants_are_spend_with_a_name_of_their_own(member, house):
