@@ -20,6 +20,7 @@ from billing.credits.models import AccountKind, CreditGrant, GrantKind, Settleme
 from billing.errors import Conflict
 from billing.metering import services as metering
 from billing.metering.models import Meter, Watermark
+from billing.money import is_currency
 from billing.periods import QUARTER, quarter_ceil, quarter_floor
 from billing.pricing.models import CreditTerm
 from billing.subscriptions.models import BillingPeriod
@@ -148,6 +149,8 @@ def _check_reach(effective_at: datetime, expires_at: datetime | None, at: dateti
 def _check(given: CreditGrant) -> None:
     given.clean_fields(exclude=["customer", "created_at"])
     errors = {}
+    if is_currency(given.unit.upper()) and not is_currency(given.unit):
+        errors["unit"] = f"Write the currency as {given.unit.upper()}: nothing is priced in {given.unit}."
     if given.amount <= 0:
         errors["amount"] = "Send more than 0."
     if given.cost_basis is not None and given.cost_basis < 0:

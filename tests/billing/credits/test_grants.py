@@ -89,6 +89,7 @@ def test_credits_for_one_meter_pay_no_other(subscribed):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
+        ("unit", "usd"),
         ("amount", Decimal(0)),
         ("amount", Decimal(-1)),
         ("expires_at", START),
