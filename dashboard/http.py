@@ -8,6 +8,7 @@ from django.http import Http404, HttpRequest
 from django_htmx.middleware import HtmxDetails
 
 from accounts.models import Customer, Membership, Role, User
+from billing.http import is_key
 
 OWNERS = frozenset({Role.OWNER})
 EDITORS = frozenset({Role.OWNER, Role.BILLING})
@@ -60,7 +61,7 @@ def customer_for(request: MemberRequest, key: str, *, roles: Collection[Role] = 
 
 def _visit(user: User, key: str, customers: tuple[Customer, ...]) -> Access:
     may_look = user.is_staff and user.has_perm("accounts.view_customer")
-    customer = Customer.objects.filter(key=key).first() if may_look else None
+    customer = Customer.objects.filter(key=key).first() if may_look and is_key(key) else None
     if customer is None:
         raise Http404
     return Access(customer, Role.VIEWER, (*customers, customer), visiting=True)

@@ -87,6 +87,11 @@ def test_an_operator_sees_a_customers_page_as_a_viewer_and_is_told_so(client, ac
     assert client.get("/").headers["Location"] == reverse("admin:index")  # visiting makes no membership
 
 
+def test_an_operator_finds_no_customer_where_no_key_can_be(client, olivia):
+    client.force_login(olivia)
+    assert client.get("/c/%00/").status_code == 404
+
+
 def test_the_admin_links_a_customer_to_its_page(client, acme, olivia):
     client.force_login(olivia)
     page = client.get(reverse("admin:accounts_customer_change", args=[acme.pk])).content.decode()
