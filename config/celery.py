@@ -45,6 +45,11 @@ app.conf.update(
             "schedule": 30.0,
             "options": {"expires": 60},
         },
+        "backfill": {
+            "task": "billing.metering.tasks.backfill",
+            "schedule": 5.0,
+            "options": {"expires": 10},
+        },
         "purge-identities": hourly("billing.metering.tasks.purge_identities"),
     },
 )

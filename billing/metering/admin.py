@@ -10,6 +10,7 @@ from unfold.admin import ModelAdmin
 
 from billing.admin_pages import ReadOnlyAdmin
 from billing.clock import now
+from billing.errors import Conflict
 from billing.metering import queries, services
 from billing.metering.models import ImportRun, Meter, RefusedItems, UnmatchedEvent
 
@@ -40,12 +41,15 @@ class MeterAdmin(ModelAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: Meter | None = None) -> list[str]:
         if obj is None:
             return []
-        return ["key", *(services.FROZEN_ONCE_COUNTED if queries.is_counted(obj) else ())]
+        frozen = services.FROZEN_ONCE_COUNTED if queries.is_counted(obj) else ()
+        return ["key", *(name for name in frozen if name != "dimensions")]
 
     def change_view(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> HttpResponse:
         meter = Meter.objects.filter(pk=object_id).first() if request.method == "GET" else None
         if meter is not None and queries.is_counted(meter):
-            messages.info(request, "Events were counted with this meter, so what it counts is frozen. Make another.")
+            messages.info(
+                request, "Events were counted with this meter, so what it counts is frozen; dimensions may be added."
+            )
         return super().change_view(request, object_id, *args, **kwargs)
 
     def save_model(self, request: HttpRequest, obj: Meter, form: Any, change: bool) -> None:
@@ -55,8 +59,8 @@ class MeterAdmin(ModelAdmin):
             return
         try:
             services.update_meter(meter=obj, at=now(), **fields)
-        except services.MeterIsCounted as error:  # since the page was opened
-            messages.error(request, str(error))
+        except (services.MeterIsCounted, Conflict) as error:  # a dimension less, or since the page was opened
+            messages.error(request, error.detail if isinstance(error, Conflict) else str(error))
 
 
 @admin.register(UnmatchedEvent)

@@ -36,11 +36,12 @@ from billing.http import (
     read_body,
     read_query,
 )
-from billing.metering import decoding, queries, services
+from billing.metering import correcting, decoding, queries, services
 from billing.metering.corrections import UnknownEvent
 from billing.metering.counting import OPERATORS
 from billing.metering.models import (
     Aggregation,
+    Backfill,
     CorrectionKind,
     EventCorrection,
     Meter,
@@ -294,7 +295,7 @@ class VoidView(ApiView):
         body = read_body(request, VoidBody)
         event = {"source": body["source"], "event_id": body["id"], "reason": body["reason"]}
         try:
-            word = services.void_event(**event, api_key=api_key(request), at=now())
+            word = correcting.void_event(**event, api_key=api_key(request), at=now())
         except UnknownEvent:
             raise not_found("event") from None
         return Response(_corrected(body, word))
@@ -312,7 +313,7 @@ class AmendView(ApiView):
         body = read_body(request, AmendBody)
         event = {"source": body["source"], "event_id": body["id"], "reason": body["reason"]}
         try:
-            word = services.amend_event(**event, properties=body["properties"], api_key=api_key(request), at=now())
+            word = correcting.amend_event(**event, properties=body["properties"], api_key=api_key(request), at=now())
         except UnknownEvent:
             raise not_found("event") from None
         return Response(_corrected(body, word) | {"properties": body["properties"]})
@@ -430,8 +431,16 @@ class MeterBody(MeterChanges):
     key = KeyField()
 
 
+class BackfillAnswer(serializers.Serializer[Any]):
+    percent = serializers.IntegerField()
+    events = serializers.IntegerField(help_text="Stored events that were looked at.")
+    started_at = InstantField()
+    finished_at = InstantField(allow_null=True)
+
+
 class MeterRow(MeterBody):
     created_at = InstantField()
+    backfill = BackfillAnswer(allow_null=True, help_text="The last count of events that were stored before the meter.")
 
 
 class MetersView(ApiView):
@@ -448,7 +457,7 @@ class MetersView(ApiView):
     @extend_schema(operation_id="meters_list", responses=page_of("MeterPage", MeterRow))
     def get(self, request: Request) -> Response:
         """All meters."""
-        return cursor_page(Meter.objects.all(), request, serialize=_meter, order=("key",))
+        return cursor_page(Meter.objects.prefetch_related("backfills"), request, serialize=_meter, order=("key",))
 
 
 class MeterView(ApiView):
@@ -494,6 +503,18 @@ def _meter(meter: Meter) -> dict[str, Any]:
         "dimensions": meter.dimensions,
         "filters": meter.filters,
         "created_at": plain_instant(meter.created_at),
+        "backfill": _backfill(max(meter.backfills.all(), key=lambda one: one.pk, default=None)),
+    }
+
+
+def _backfill(last: Backfill | None) -> dict[str, Any] | None:
+    if last is None:
+        return None
+    return {
+        "percent": last.percent,
+        "events": last.events,
+        "started_at": plain_instant(last.started_at),
+        "finished_at": plain_instant(last.finished_at) if last.finished_at else None,
     }
 
 

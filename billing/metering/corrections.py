@@ -136,11 +136,11 @@ def of_quarter(customer_id: int, event_type: str, starts_at: datetime) -> Iterat
 
 
 _AT_ONCE: Final = 5_000
-_EVENTS: Final = f"""
-SELECT event.customer_id, {EVENT_COLUMNS}
+EVENTS: Final = f"""
+SELECT event.customer_id, {EVENT_COLUMNS}, revision
 FROM billing_usageevent AS event
 JOIN (SELECT id, key AS customer_key FROM accounts_customer) AS customer ON customer.id = event.customer_id
 """  # noqa: S608 -- the parts are ours
-_COUNTED: Final = _EVENTS + "WHERE identity = %s AND recorded_at = %s"
-_QUARTER: Final = _EVENTS + "WHERE customer_id = %s AND occurred_at >= %s AND occurred_at < %s AND type = %s"
-_WAITING: Final = f"SELECT NULL, {EVENT_COLUMNS} FROM billing_unmatchedevent WHERE identity = %s"  # noqa: S608 -- ours
+_COUNTED: Final = EVENTS + "WHERE identity = %s AND recorded_at = %s"
+_QUARTER: Final = EVENTS + "WHERE customer_id = %s AND occurred_at >= %s AND occurred_at < %s AND type = %s"
+_WAITING: Final = f"SELECT NULL, {EVENT_COLUMNS}, 0 FROM billing_unmatchedevent WHERE identity = %s"  # noqa: S608 -- ours

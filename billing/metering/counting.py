@@ -59,6 +59,7 @@ class Definition:
     value: str
     dimensions: tuple[str, ...]
     filters: str
+    revision: int = 0
 
 
 class Counter:

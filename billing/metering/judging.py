@@ -21,7 +21,8 @@ _LONGEST_EXACT: Final = len("2026-11-23T10:00:00.123456Z")
 
 @dataclass(slots=True)
 class Event:
-    """An event that is well formed and timely. `digest` and `payload` are those of `identity`."""
+    """An event that is well formed and timely. `digest` and `payload` are those of `identity`. `revision`: of the
+    catalogue that counted it, once it is stored."""
 
     index: int
     id: str
@@ -36,6 +37,7 @@ class Event:
     digest: str
     payload: str
     authorization: str | None
+    revision: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,9 @@ class Meter(models.Model):
     value = models.CharField(max_length=255, blank=True, help_text="Dotted path of the property; none for a count.")
     dimensions = ArrayField(models.CharField(max_length=128), default=list, blank=True)
     filters = models.JSONField(default=list, blank=True)
+    revision = models.PositiveIntegerField(
+        default=0, editable=False, help_text="The catalogue's number since it counts as it does."
+    )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:
@@ -57,6 +60,35 @@ class Meter(models.Model):
     def is_additive(self) -> bool:
         """Whether quantities of parts add up to the quantity of the whole."""
         return self.aggregation in (Aggregation.SUM, Aggregation.COUNT)
+
+
+class Backfill(models.Model):
+    """A meter's way through the events that were stored before it counted as it does, in the order of customer, time
+    and identity. What lies behind the cursor is counted."""
+
+    meter = models.ForeignKey(Meter, on_delete=models.CASCADE, related_name="backfills")
+    dimensions_before = ArrayField(
+        models.CharField(max_length=128), null=True, help_text="As which they were counted; null when they were not."
+    )
+    customer = models.ForeignKey(
+        Customer, on_delete=models.DO_NOTHING, null=True, related_name="+", db_index=False, db_constraint=False
+    )
+    occurred_at = models.DateTimeField(null=True)
+    identity = models.UUIDField(null=True)
+    events = models.PositiveBigIntegerField(default=0)
+    percent = models.PositiveSmallIntegerField(default=0)
+    started_at = models.DateTimeField()
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["meter"], condition=models.Q(finished_at=None), name="one_unfinished_backfill_per_meter"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.meter_id}: {self.percent} %"
 
 
 class EventIdentity(models.Model):
@@ -103,6 +135,7 @@ class UsageEvent(EventFields):
 
     identity = models.UUIDField(primary_key=True, default=uuid.uuid4)
     customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="+", db_constraint=False)
+    revision = models.IntegerField(default=0, help_text="The highest of the meters that counted it when it came.")
 
     class Meta:
         managed = False

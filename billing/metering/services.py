@@ -8,11 +8,12 @@ from typing import Any, Final
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, Max
 
 from accounts.models import ApiKey
 from billing.errors import Conflict
-from billing.metering import corrections, counting, decoding, folding, queries, store
+from billing.metering import backfilling, corrections, counting, decoding, folding, queries, store
+from billing.metering.backfilling import counted_by
 from billing.metering.counting import InvalidValue
 from billing.metering.decoding import Refusal
 from billing.metering.importing import Fingerprint
@@ -20,11 +21,11 @@ from billing.metering.importing import Options as ImportOptions
 from billing.metering.judging import DEFAULT_SOURCE, Event, Window, judge, window
 from billing.metering.models import (
     Aggregation,
-    EventCorrection,
-    EventIdentity,
+    Backfill,
     ImportRun,
     Meter,
     UnmatchedReason,
+    UsageEvent,
     Watermark,
 )
 from billing.money import plain
@@ -127,7 +128,8 @@ def _judged(
 def _matched(events: Sequence[Event]) -> tuple[list[store.Item], list[Refused]]:
     """The events with their customers and what they add to the counters, and those whose values are refused."""
     customers = store.customer_ids({event.customer_key for event in events})
-    counters = _counters({event.type for event in events})
+    counters = store.counters({event.type for event in events})
+    revisions = _revisions(counters)
     items: list[store.Item] = []
     refused: list[Refused] = []
     for event in events:
@@ -143,15 +145,12 @@ def _matched(events: Sequence[Event]) -> tuple[list[store.Item], list[Refused]]:
         elif event.type not in counters:
             items.append(store.Unmatched(event, UnmatchedReason.NO_METER.value))
         else:
-            items.append(store.Matched(event, customer_id, feeds))
+            items.append(store.Matched(event, customer_id, feeds, revisions[event.type]))
     return items, refused
 
 
-def _counters(event_types: Iterable[str]) -> dict[str, list[counting.Counter]]:
-    counters: dict[str, list[counting.Counter]] = {}
-    for definition in store.definitions(event_types):
-        counters.setdefault(definition.event_type, []).append(counting.counter(definition))
-    return counters
+def _revisions(counters: Mapping[str, Iterable[counting.Counter]]) -> dict[str, int]:
+    return {kind: max(one.definition.revision for one in found) for kind, found in counters.items()}
 
 
 def _append(items: Sequence[store.Item], answer: IngestAnswer, permanent: bool) -> None:
@@ -224,14 +223,15 @@ def replay_unmatched(*, customer_keys: Sequence[str] = (), event_types: Sequence
     rows = store.matchable(customer_keys, event_types, MOST_REPLAYED)
     words = corrections.of([event.digest for _, _, event in rows])
     store.customer_ids({event.customer_key for _, _, event in rows})
-    counters = _counters({event.type for _, _, event in rows})
+    counters = store.counters({event.type for _, _, event in rows})
+    revisions = _revisions(counters)
     moved: dict[int, store.Matched] = {}
     invalid: list[int] = []
     for row_id, customer_id, event in rows:
         try:
             current = corrections.corrected(event, words.get(event.digest, []))
             feeds = counting.feeds(counters[event.type], current) if current else []
-            moved[row_id] = store.Matched(event, customer_id, feeds)
+            moved[row_id] = store.Matched(event, customer_id, feeds, revisions[event.type])
         except InvalidValue:
             invalid.append(row_id)
     store.append_events(list(moved.values()))
@@ -247,86 +247,6 @@ def purge_identities(*, at: datetime) -> int:
     while number := store.forget_identities(at - IDENTITIES_KEPT, MOST_FORGOTTEN):
         purged += number
     return purged
-
-
-# --- correcting events --------------------------------------------------------------------------------------------
-
-
-@transaction.atomic
-def void_event(
-    *, source: str, event_id: str, at: datetime, reason: str = "", api_key: ApiKey | None = None
-) -> EventCorrection:
-    """From now on the event counts for nothing; its id stays taken. Repeating changes nothing: the first void stands.
-
-    Raises corrections.UnknownEvent; Conflict `too_old` when the event's row lies in an archive.
-    """
-    found = _correctable(source, event_id)
-    if found.current is None:
-        return found.corrections[-1]
-    return _correct(found, None, reason, api_key, at)
-
-
-@transaction.atomic
-def amend_event(
-    *,
-    source: str,
-    event_id: str,
-    properties: dict[str, Any],
-    at: datetime,
-    reason: str = "",
-    api_key: ApiKey | None = None,
-) -> EventCorrection | None:
-    """The event counts as if it had been sent with these properties, which are all of them. Repeating changes nothing:
-    answers the correction that holds, None where there is none because the event said this from the start.
-
-    Raises as `void_event`, Conflict `event_void`, ValidationError for properties that an event could not have.
-    """
-    found = _correctable(source, event_id)
-    if found.current is None:
-        raise Conflict("The event is void. Send another event with another id.", code="event_void")
-    changed = _amended(found.event, properties)
-    if changed.properties == found.current.properties:
-        return found.corrections[-1] if found.corrections else None
-    return _correct(found, changed, reason, api_key, at)
-
-
-def _correctable(source: str, event_id: str) -> corrections.Found:
-    store.hold_catalogue()
-    try:
-        return corrections.find(source, event_id, lock=True)
-    except corrections.ArchivedEvent as error:
-        detail = "The event is archived: it was counted too long ago to be corrected."
-        raise Conflict(detail, code="too_old") from error
-
-
-def _amended(event: Event, properties: dict[str, Any]) -> Event:
-    try:
-        changed = corrections.amended(event, properties)
-    except ValueError as error:
-        raise ValidationError({"properties": ValidationError(str(error), "invalid_field")}) from error
-    if len(changed.properties) > decoding.MAX_PROPERTIES:
-        detail = f"Send at most {decoding.MAX_PROPERTIES} properties."
-        raise ValidationError({"properties": ValidationError(detail, "too_many_properties")})
-    if len(changed.properties_json.encode()) > decoding.MAX_EVENT_BYTES:
-        detail = f"An event is at most {decoding.MAX_EVENT_BYTES:,} bytes."
-        raise ValidationError({"properties": ValidationError(detail, "too_large")})
-    return changed
-
-
-def _correct(
-    found: corrections.Found, changed: Event | None, reason: str, api_key: ApiKey | None, at: datetime
-) -> EventCorrection:
-    counters = _counters({found.event.type}).get(found.event.type, [])
-    try:
-        feeds = counting.feeds(counters, changed) if changed else []
-    except InvalidValue as error:
-        raise ValidationError({"properties": ValidationError(str(error), "invalid_value")}) from error
-    if found.customer_id is not None and found.current is not None:
-        before = counting.counted_feeds(counters, found.current)
-        store.append_deltas(corrections.changes(found.event, found.customer_id, before, feeds))
-    # A corrected event can be found for ever, and a void id cannot be sent again.
-    EventIdentity.objects.filter(pk=found.event.digest).update(permanent=True)
-    return corrections.append(found.event, changed, reason=reason, api_key_id=api_key.pk if api_key else None, at=at)
 
 
 # --- importing ----------------------------------------------------------------------------------------------------
@@ -391,11 +311,12 @@ def _recount(customer_id: int, quarters: Iterable[tuple[int, datetime]]) -> None
     to fold them afterwards changes nothing."""
     store.hold_catalogue()
     counters = {one.id: counting.counter(one) for one in store.definitions_of({meter for meter, _ in quarters})}
+    backfills = backfilling.unfinished(counters)
     for meter_id, starts_at in quarters:
         counter = counters[meter_id]
         decisive: dict[str, counting.Feed] = {}
         for event in corrections.of_quarter(customer_id, counter.definition.event_type, starts_at):
-            for feed in counting.counted_feeds([counter], event):
+            for feed in counting.counted_feeds(counted_by([counter], event, customer_id, backfills), event):
                 kept = decisive.setdefault(feed.dimensions, feed)
                 if (feed.rank or "") > (kept.rank or ""):
                     decisive[feed.dimensions] = feed
@@ -425,7 +346,7 @@ class MeterIsCounted(Exception):  # noqa: N818 -- a state of the meter
         self.field = field_name
 
 
-FROZEN_ONCE_COUNTED: Final = ("event_type", "aggregation", "value", "dimensions", "filters")
+FROZEN_ONCE_COUNTED: Final = ("event_type", "aggregation", "value", "dimensions", "filters")  # dimensions may be added
 
 
 @transaction.atomic
@@ -441,7 +362,8 @@ def create_meter(
     dimensions: Sequence[str] = (),
     filters: Sequence[Mapping[str, Any]] = (),
 ) -> Meter:
-    """Define a meter. It counts from now on, in every process, and the events that waited for it are counted at once.
+    """Define a meter. It counts from now on, in every process, and the events that waited for it are counted at once;
+    other stored events of its type by and by (see `backfill`).
 
     Raises ValidationError by field.
     """
@@ -457,7 +379,9 @@ def create_meter(
     )
     store.change_catalogue()
     check(meter)
+    meter.revision = _next_revision()
     meter.save(force_insert=True)
+    _start_backfill(meter, None, at)
     replay_unmatched(event_types=[event_type], at=at)
     meter.refresh_from_db(fields=["created_at"])
     return meter
@@ -466,22 +390,67 @@ def create_meter(
 @transaction.atomic
 def update_meter(*, meter: Meter, at: datetime, **changes: Any) -> Meter:
     """Change a meter's fields, all but its key. Raises MeterIsCounted for a field that gave counted events their
-    meaning, ValidationError by field."""
+    meaning, ValidationError by field.
+
+    Dimensions may be added at any time: the stored events are counted again by and by. Raises Conflict
+    `backfill_running` for a change of what is counted while an earlier one is still being worked through.
+    """
     store.change_catalogue()
     meter = Meter.objects.select_for_update().get(pk=meter.pk)
     if "filters" in changes:
         changes["filters"] = _storable(changes["filters"])
     changed = [name for name, value in changes.items() if getattr(meter, name) != value]
-    frozen = [name for name in FROZEN_ONCE_COUNTED if name in changed]
-    if frozen and queries.is_counted(meter):
-        raise MeterIsCounted(frozen[0])
+    counting_differs = [name for name in FROZEN_ONCE_COUNTED if name in changed]
+    before = _dimensions_before(meter, counting_differs, changes) if counting_differs else None
     for name in changed:
         setattr(meter, name, changes[name])
     check(meter)
-    meter.save(update_fields=changed)
+    if counting_differs:
+        meter.revision = _next_revision()
+        _start_backfill(meter, before, at)
+    meter.save(update_fields=[*changed, "revision"])
     if "event_type" in changed:
         replay_unmatched(event_types=[meter.event_type], at=at)
     return meter
+
+
+def _dimensions_before(meter: Meter, counting_differs: Sequence[str], changes: Mapping[str, Any]) -> list[str] | None:
+    """Whether the meter may count otherwise from now on: the dimensions by which it counted, None if it has not."""
+    if backfilling.unfinished([meter.pk]):
+        detail = "Stored events are being counted with this meter. Change it when that is done."
+        raise Conflict(detail, code="backfill_running", field=counting_differs[0])
+    if not queries.is_counted(meter):
+        return None
+    frozen = [name for name in counting_differs if name != "dimensions"]
+    if frozen or set(meter.dimensions) - set(changes["dimensions"]):
+        raise MeterIsCounted([*frozen, "dimensions"][0])
+    return meter.dimensions
+
+
+def _next_revision() -> int:
+    """Inside `store.change_catalogue`: nobody counts, so events before and after it carry different numbers."""
+    return 1 + (Meter.objects.aggregate(last=Max("revision"))["last"] or 0)
+
+
+def _start_backfill(meter: Meter, dimensions_before: list[str] | None, at: datetime) -> None:
+    if UsageEvent.objects.exists():
+        Backfill.objects.create(meter=meter, dimensions_before=dimensions_before, started_at=at)
+
+
+def backfill(*, at: datetime) -> bool:
+    """Count the next page of stored events with a meter that came, or changed, after them, in one transaction.
+    Whether there was anything to do. Several may run at once: they work on different meters."""
+    with transaction.atomic():
+        store.hold_catalogue()  # before the row, as corrections do
+        waiting = Backfill.objects.filter(finished_at=None).order_by("pk")
+        current = waiting.select_for_update(skip_locked=True, of=("self",)).first()
+        if current is None:
+            return False
+        [definition] = store.definitions_of([current.meter_id])
+        store.append_deltas(backfilling.next_page(current, counting.counter(definition)))
+        current.finished_at = at if current.percent == 100 else None  # noqa: PLR2004 -- percent
+        current.save()
+    return True
 
 
 def _storable(filters: Iterable[Mapping[str, Any]]) -> list[Any]:

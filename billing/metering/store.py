@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from django.db import IntegrityError, OperationalError, connection, transaction
 
-from billing.metering.counting import Definition, Feed
+from billing.metering.counting import Counter, Definition, Feed, counter
 from billing.metering.identity import number
 from billing.metering.judging import Event
 from billing.money import exact
@@ -29,11 +29,12 @@ _CATALOGUE_LOCK: Final = 0x6D657465  # "mete"
 
 @dataclass(slots=True)
 class Matched:
-    """An event of a known customer and a type with meters, and what it adds to them."""
+    """An event of a known customer and a type with meters, what it adds to them, and their highest revision."""
 
     event: Event
     customer_id: int
     feeds: list[Feed]
+    revision: int
 
 
 @dataclass(slots=True)
@@ -115,17 +116,25 @@ def definitions_of(meter_ids: Iterable[int]) -> list[Definition]:
     return _definitions("id = ANY(%s::bigint[])", meter_ids)
 
 
+def counters(event_types: Iterable[str]) -> dict[str, list[Counter]]:
+    """The meters of these types of events, compiled, by type."""
+    found: dict[str, list[Counter]] = {}
+    for definition in definitions(event_types):
+        found.setdefault(definition.event_type, []).append(counter(definition))
+    return found
+
+
 def _definitions(which: str, values: Iterable[object]) -> list[Definition]:
     with connection.cursor() as cursor:
         cursor.execute(_METERS.format(which=which), [list(values)])
         return [
-            Definition(id_, key, event_type, aggregation, value, tuple(dimensions), filters)
-            for id_, key, event_type, aggregation, value, dimensions, filters in cursor.fetchall()
+            Definition(id_, key, event_type, aggregation, value, tuple(dimensions), filters, revision)
+            for id_, key, event_type, aggregation, value, dimensions, filters, revision in cursor.fetchall()
         ]
 
 
 _METERS: Final = """
-SELECT id, key, event_type, aggregation, value, dimensions, filters::text
+SELECT id, key, event_type, aggregation, value, dimensions, filters::text, revision
 FROM billing_meter WHERE {which} ORDER BY id
 """
 
@@ -151,7 +160,7 @@ def append(items: Sequence[Item], *, permanent: bool) -> dict[str, str]:
 def append_events(matched: Sequence[Matched]) -> None:
     """Store events whose identities are taken already, and what they add."""
     if matched:
-        _copy(_COPY_EVENTS, (_event_row(item.event, item.customer_id) for item in matched))
+        _copy(_COPY_EVENTS, (_event_row(item.event, f"{item.customer_id}\t{item.revision}") for item in matched))
         append_deltas(deltas(matched))
 
 
@@ -209,8 +218,8 @@ def matchable(customer_keys: Sequence[str], event_types: Sequence[str], most: in
 
 
 def stored_event(row: Sequence[Any]) -> Event:
-    """Of a row of EVENT_COLUMNS."""
-    digest, source, event_id, event_type, customer_key, occurred_at, recorded_at, properties, extensions = row
+    """Of a row of EVENT_COLUMNS and the revision."""
+    digest, source, event_id, event_type, customer_key, occurred_at, recorded_at, properties, extensions, revision = row
     return Event(
         index=0,
         id=event_id,
@@ -225,6 +234,7 @@ def stored_event(row: Sequence[Any]) -> Event:
         digest=digest.hex,
         payload="",  # stands in its identity, which it took when it came
         authorization=None,
+        revision=revision,
     )
 
 
@@ -251,7 +261,7 @@ EVENT_COLUMNS: Final = (
     "identity, source, event_id, type, customer_key, occurred_at, recorded_at, properties, extensions"
 )
 _MATCHABLE: Final = """
-SELECT unmatched.id, customer.id, {columns}
+SELECT unmatched.id, customer.id, {columns}, 0
 FROM billing_unmatchedevent AS unmatched JOIN accounts_customer AS customer ON customer.key = unmatched.customer_key
 WHERE reason <> 'invalid_value' AND type IN (SELECT event_type FROM billing_meter)
     AND (%(keys)s::text[] = '{{}}' OR customer_key = ANY(%(keys)s::text[]))
@@ -336,7 +346,7 @@ FROM billing_eventidentity WHERE digest = ANY(%s::uuid[])
 _COPY_IDENTITIES: Final = "COPY billing_eventidentity (digest, payload, recorded_at, permanent) FROM STDIN"
 _COPY_EVENTS: Final = """
 COPY billing_usageevent
-    (identity, source, event_id, type, occurred_at, recorded_at, properties, extensions, customer_id)
+    (identity, source, event_id, type, occurred_at, recorded_at, properties, extensions, customer_id, revision)
 FROM STDIN
 """
 _COPY_UNMATCHED: Final = """
@@ -411,6 +421,7 @@ def _few(items: Sequence[Item]) -> dict[str, Any]:
         "extensions": [event.extensions_json for event in events],
         "customer_id": [item.customer_id if isinstance(item, Matched) else None for item in items],
         "customer_key": [event.customer_key for event in events],
+        "revision": [item.revision if isinstance(item, Matched) else None for item in items],
         "reason": [item.reason if isinstance(item, Unmatched) else None for item in items],
         "fed": [event.digest for event, _ in fed],
         "meter_id": [feed.meter_id for _, feed in fed],
@@ -428,17 +439,17 @@ WITH sent AS (
         %(digest)s::uuid[], %(payload)s::uuid[], %(source)s::text[], %(event_id)s::text[], %(type)s::text[],
         %(occurred_at)s::timestamptz[], %(recorded_at)s::timestamptz[],
         %(properties)s::jsonb[], %(extensions)s::jsonb[],
-        %(customer_id)s::bigint[], %(customer_key)s::text[], %(reason)s::text[]
+        %(customer_id)s::bigint[], %(revision)s::int[], %(customer_key)s::text[], %(reason)s::text[]
     ) AS sent (digest, payload, source, event_id, type, occurred_at, recorded_at, properties, extensions,
-               customer_id, customer_key, reason)
+               customer_id, revision, customer_key, reason)
 ), fresh AS (
     INSERT INTO billing_eventidentity (digest, payload, recorded_at, permanent)
     SELECT digest, payload, recorded_at, %(permanent)s FROM sent
     ON CONFLICT DO NOTHING RETURNING digest
 ), stored AS (
     INSERT INTO billing_usageevent
-        (identity, source, event_id, type, occurred_at, recorded_at, properties, extensions, customer_id)
-    SELECT digest, source, event_id, type, occurred_at, recorded_at, properties, extensions, customer_id
+        (identity, source, event_id, type, occurred_at, recorded_at, properties, extensions, customer_id, revision)
+    SELECT digest, source, event_id, type, occurred_at, recorded_at, properties, extensions, customer_id, revision
     FROM sent JOIN fresh USING (digest) WHERE reason IS NULL
 ), kept AS (
     INSERT INTO billing_unmatchedevent

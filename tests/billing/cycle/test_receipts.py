@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 
 from billing.cycle.services import advance
-from billing.metering import services as metering
+from billing.metering.correcting import void_event
 from billing.metering.models import EventIdentity
 from billing.pricing.schemes import Tier
 from billing.pricing.spec import CreditSpec, MatchSpec, PriceSpec
@@ -86,7 +86,7 @@ def test_of_what_does_not_add_up_an_event_decides_or_not(ask):
 
 
 def test_a_void_event_feeds_nothing_and_an_unpriced_one_has_no_lines(ask, acme):
-    metering.void_event(source="default", event_id="e3", reason="test", at=AT)
+    void_event(source="default", event_id="e3", reason="test", at=AT)
     ingest(event("a", tokens=1), event("b", "nobody"), at=AT)
 
     void, unpriced, unmatched = (ask(name).json() for name in ("e3", "a", "b"))

@@ -213,7 +213,7 @@ def test_a_meter_is_made_read_listed_and_renamed(send, client, operator):
     made = send(TOKENS, "/api/v1/meters")
 
     assert made.status_code == 201
-    assert made.json() == TOKENS | {"created_at": made.json()["created_at"]}
+    assert made.json() == TOKENS | {"created_at": made.json()["created_at"], "backfill": None}
     assert client.get("/api/v1/meters", **operator).json()["data"] == [made.json()]
     changed = client.patch("/api/v1/meters/input_tokens", {"name": "In"}, content_type="application/json", **operator)
     assert changed.json() == made.json() | {"name": "In"}

@@ -17,7 +17,7 @@ from hypothesis.extra.django import TestCase
 from accounts.models import Customer
 from billing.cycle.verify import differences
 from billing.errors import Conflict
-from billing.metering import corrections, queries, services
+from billing.metering import correcting, corrections, queries, services
 from billing.metering.corrections import UnknownEvent
 from billing.metering.models import EventCorrection, EventIdentity, UsageEvent
 from tests.billing.metering.test_concurrency import at_once
@@ -29,11 +29,11 @@ DAY = timedelta(days=1)
 
 
 def void(event_id, source="default", **fields):
-    return services.void_event(source=source, event_id=event_id, **{"at": LATER, **fields})
+    return correcting.void_event(source=source, event_id=event_id, **{"at": LATER, **fields})
 
 
 def amend(event_id, source="default", **properties):
-    return services.amend_event(source=source, event_id=event_id, properties=properties, at=LATER)
+    return correcting.amend_event(source=source, event_id=event_id, properties=properties, at=LATER)
 
 
 def counted(customer, meter):
