@@ -13,10 +13,10 @@ urlpatterns = [
     path("c/<str:key>/budget/edit", budgets.edit, name="budget-edit"),
     path("c/<str:key>/team", team.show, name="team"),
     path("c/<str:key>/team/invitations", team.invite, name="team-invite"),
-    path("c/<str:key>/team/invitations/<str:public_id>/revoke", team.revoke_invitation, name="team-invitation-revoke"),
+    path("c/<str:key>/team/invitations/<id:public_id>/revoke", team.revoke_invitation, name="team-invitation-revoke"),
     path("c/<str:key>/team/members/<int:member>/role", team.change_role, name="team-role"),
     path("c/<str:key>/team/members/<int:member>/remove", team.remove, name="team-remove"),
     path("c/<str:key>/team/keys", team.create_key, name="team-keys"),
-    path("c/<str:key>/team/keys/<str:public_id>/revoke", team.revoke_key, name="team-key-revoke"),
+    path("c/<str:key>/team/keys/<id:public_id>/revoke", team.revoke_key, name="team-key-revoke"),
     path("theme", theme.choose, name="theme"),
 ]

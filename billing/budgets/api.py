@@ -372,8 +372,8 @@ def _specs(thresholds: Sequence[Mapping[str, Any]]) -> list[ThresholdSpec]:
 
 urlpatterns = [
     path("budgets", Budgets.as_view(), name="api-budgets"),
-    path("budgets/<str:budget_id>", OneBudget.as_view(), name="api-budget"),
-    path("budgets/<str:budget_id>/test", BudgetTest.as_view(), name="api-budget-test"),
+    path("budgets/<id:budget_id>", OneBudget.as_view(), name="api-budget"),
+    path("budgets/<id:budget_id>/test", BudgetTest.as_view(), name="api-budget-test"),
     path("customers/<str:key>/forecast", ForecastView.as_view(), name="api-forecast"),
     path("alerts", Alerts.as_view(), name="api-alerts"),
 ]

@@ -309,5 +309,5 @@ urlpatterns = [
     path("customers/<str:key>/credits", CreditsView.as_view(), name="api-credits"),
     path("customers/<str:key>/ledger", LedgerView.as_view(), name="api-ledger"),
     path("credit-grants", GrantsView.as_view(), name="api-credit-grants"),
-    path("credit-grants/<str:public_id>/void", GrantVoidView.as_view(), name="api-credit-grant-void"),
+    path("credit-grants/<id:public_id>/void", GrantVoidView.as_view(), name="api-credit-grant-void"),
 ]

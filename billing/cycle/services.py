@@ -6,7 +6,7 @@ Roll periods, give plan credits, fold deltas into counters, settle lines against
 import logging
 from datetime import datetime
 
-from django.db import DatabaseError, transaction
+from django.db import OperationalError, transaction
 
 from accounts.models import Customer
 from billing.budgets import services as budgets
@@ -106,7 +106,7 @@ def _watch(customer_id: int, at: datetime) -> None:
     try:
         with transaction.atomic():
             budgets.watch(customer_id=customer_id, at=at, as_of=as_of)
-    except DatabaseError:
+    except OperationalError:
         raise
     except Exception:
         logger.exception("The budgets of customer %s could not be watched", customer_id)

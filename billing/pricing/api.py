@@ -42,7 +42,7 @@ class PlansView(ApiView):
 
     @extend_schema(operation_id="plans_create", request=PlanBody, responses={201: PlanBody})
     def post(self, request: Request) -> Response:
-        """Make a plan. 409 `key_taken` when the key exists."""
+        """Make a plan. 409 `already_exists` when the key exists."""
         plan = services.create_plan(**read_body(request, PlanBody), at=now())
         return Response(shown_plan(plan), status=201)
 

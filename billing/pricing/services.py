@@ -26,7 +26,7 @@ from billing.pricing.validation import Problem
 
 
 def create_plan(*, key: str, name: str, currency: str, at: datetime) -> Plan:
-    """A plan without versions. Raises ValidationError by field, Conflict `key_taken`."""
+    """A plan without versions. Raises ValidationError by field, Conflict `already_exists`."""
     found = list(key_problems(key))
     if not is_currency(currency):
         detail = "Use the three capital letters of an ISO 4217 currency, such as USD."
@@ -36,7 +36,7 @@ def create_plan(*, key: str, name: str, currency: str, at: datetime) -> Plan:
     Plan(key=key, name=name, currency=currency).clean_fields()
     plan, created = Plan.objects.get_or_create(key=key, defaults={"name": name, "currency": currency, "created_at": at})
     if not created:
-        raise Conflict(f'There is a plan "{key}" already. Choose another key.', code="key_taken", field="key")
+        raise Conflict(f'There is a plan "{key}" already. Choose another key.', code="already_exists", field="key")
     return plan
 
 

@@ -47,11 +47,11 @@ OURS = [
     # --- joining a customer
     ("c/<str:key>/team", "GET", MEMBERS, "c/acme/team"),
     ("c/<str:key>/team/invitations", "POST", OWNERS, "c/acme/team/invitations"),
-    (f"{TEAM}/invitations/<str:public_id>/revoke", "POST", OWNERS, "c/acme/team/invitations/{invited}/revoke"),
+    (f"{TEAM}/invitations/<id:public_id>/revoke", "POST", OWNERS, "c/acme/team/invitations/{invited}/revoke"),
     (f"{TEAM}/members/<int:member>/role", "POST", OWNERS, "c/acme/team/members/{member}/role"),
     (f"{TEAM}/members/<int:member>/remove", "POST", OWNERS, "c/acme/team/members/{member}/remove"),
     ("c/<str:key>/team/keys", "POST", OWNERS, "c/acme/team/keys"),
-    (f"{TEAM}/keys/<str:public_id>/revoke", "POST", OWNERS, "c/acme/team/keys/{key}/revoke"),
+    (f"{TEAM}/keys/<id:public_id>/revoke", "POST", OWNERS, "c/acme/team/keys/{key}/revoke"),
     ("accounts/invitations/<str:token>", "GET", EVERYBODY, "accounts/invitations/{invitation}"),
     ("accounts/invitations/<str:token>", "POST", EVERYBODY, "accounts/invitations/{invitation}"),
     # --- API: customers
@@ -78,7 +78,7 @@ OURS = [
     ("api/v1/customers/<str:key>/credits", "GET", and_own(READ), "api/v1/customers/acme/credits"),
     ("api/v1/customers/<str:key>/ledger", "GET", and_own(READ), "api/v1/customers/acme/ledger"),
     ("api/v1/credit-grants", "POST", operator_keys(WRITE)),
-    ("api/v1/credit-grants/<str:public_id>/void", "POST", operator_keys(WRITE), "api/v1/credit-grants/{grant}/void"),
+    ("api/v1/credit-grants/<id:public_id>/void", "POST", operator_keys(WRITE), "api/v1/credit-grants/{grant}/void"),
     # --- API: cycle
     ("api/v1/events/receipt", "GET", own_rows(READ)),
     ("api/v1/subscriptions", "GET", own_rows(READ)),
@@ -87,10 +87,10 @@ OURS = [
     ("api/v1/customers/<str:key>/forecast", "GET", and_own(READ), "api/v1/customers/acme/forecast"),
     ("api/v1/budgets", "GET", own_rows(READ)),
     ("api/v1/budgets", "POST", and_own(WRITE), "api/v1/budgets", BUDGET),
-    ("api/v1/budgets/<str:budget_id>", "GET", and_own(READ), "api/v1/budgets/{budget}"),
-    ("api/v1/budgets/<str:budget_id>", "PATCH", and_own(WRITE), "api/v1/budgets/{budget}"),
-    ("api/v1/budgets/<str:budget_id>", "DELETE", and_own(WRITE), "api/v1/budgets/{budget}"),
-    ("api/v1/budgets/<str:budget_id>/test", "POST", and_own(WRITE), "api/v1/budgets/{budget}/test"),
+    ("api/v1/budgets/<id:budget_id>", "GET", and_own(READ), "api/v1/budgets/{budget}"),
+    ("api/v1/budgets/<id:budget_id>", "PATCH", and_own(WRITE), "api/v1/budgets/{budget}"),
+    ("api/v1/budgets/<id:budget_id>", "DELETE", and_own(WRITE), "api/v1/budgets/{budget}"),
+    ("api/v1/budgets/<id:budget_id>/test", "POST", and_own(WRITE), "api/v1/budgets/{budget}/test"),
     ("api/v1/alerts", "GET", own_rows(READ)),
     # --- API: pricing
     ("api/v1/plans", "GET", operator_keys(READ)),

@@ -179,7 +179,7 @@ def _meters(at: datetime) -> None:
 def _plan(at: datetime) -> PlanVersion:
     plan = pricing.create_plan(key="pro", name="Pro", currency="USD", at=at)
     version = pricing.create_version(plan=plan, spec=PRO, at=at)
-    return pricing.publish(version=version, at=at, published_at=at - timedelta(days=DAYS + 1))
+    return pricing.publish(version=version, at=at)
 
 
 def _ingest(events: Iterable[dict[str, Any]], at: datetime) -> None:

@@ -78,8 +78,8 @@ def test_a_plan_is_made_and_listed(ask):
 def test_a_plan_key_that_exists_is_a_conflict(ask, pro):
     response = ask("POST", "/plans", {"key": "pro", "name": "Another"})
 
-    assert problems(response, 409) == {"key": "key_taken"}
-    assert response.json()["code"] == "key_taken"
+    assert problems(response, 409) == {"key": "already_exists"}
+    assert response.json()["code"] == "already_exists"
 
 
 def test_a_plan_that_makes_no_sense_is_refused_with_its_fields(ask):

@@ -184,7 +184,7 @@ def test_a_plan_needs_a_key_of_its_own(plan):
     with pytest.raises(Conflict) as refused:
         services.create_plan(key="pro", name="Other", currency="EUR", at=AT)
 
-    assert (refused.value.field, refused.value.code) == ("key", "key_taken")
+    assert (refused.value.field, refused.value.code) == ("key", "already_exists")
 
 
 @pytest.mark.parametrize(
