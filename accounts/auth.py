@@ -23,6 +23,11 @@ if TYPE_CHECKING:  # at run time DRF's views import this module
     from rest_framework.views import APIView
 
 USE_NOTED_EVERY = timedelta(minutes=1)
+# Written out: putting it together anew took a quarter of the time of a request with one event.
+_VALID = """
+SELECT *, coalesce(last_used_at >= statement_timestamp() - %s, false) AS noted FROM accounts_apikey
+WHERE digest = %s AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > statement_timestamp())
+"""
 
 
 def digest(secret: str) -> str:
@@ -43,13 +48,11 @@ class ApiKeyAuthentication(BaseAuthentication):
         scheme, _, secret = get_authorization_header(request).partition(b" ")
         if scheme.lower() != b"bearer":
             return None
-        unexpired = Q(expires_at=None) | Q(expires_at__gt=Now())
-        keys = ApiKey.objects.select_related("customer")
-        keys = keys.annotate(noted=Q(last_used_at__gte=Now() - USE_NOTED_EVERY))
-        key = keys.filter(unexpired, digest=digest(secret.strip().decode("latin-1")), revoked_at=None).first()
+        found = ApiKey.objects.raw(_VALID, [USE_NOTED_EVERY, digest(secret.strip().decode("latin-1"))])
+        key: ApiKey | None = next(iter(found), None)
         if key is None:
             raise AuthenticationFailed("The API key is unknown, expired or revoked.")
-        if not key.noted:
+        if not key.noted:  # type: ignore[attr-defined] # a column of the query
             note_use(key)
         return AnonymousUser(), key
 
