@@ -95,7 +95,6 @@ def record(
     answer = IngestAnswer()
     items: list[store.Item] = []
     if events:
-        store.hold_catalogue()
         items, invalid = _matched(events)
         refused = [*refused, *invalid]
     if refused:
@@ -126,9 +125,10 @@ def _judged(
 
 
 def _matched(events: Sequence[Event]) -> tuple[list[store.Item], list[Refused]]:
-    """The events with their customers and what they add to the counters, and those whose values are refused."""
-    customers = store.customer_ids({event.customer_key for event in events})
-    counters = store.counters({event.type for event in events})
+    """The events with their customers and what they add to the counters, and those whose values are refused. Until
+    the transaction ends, no customer or meter comes between."""
+    keys, types = {event.customer_key for event in events}, {event.type for event in events}
+    customers, counters = store.held_catalogue(keys, types)
     revisions = _revisions(counters)
     items: list[store.Item] = []
     refused: list[Refused] = []

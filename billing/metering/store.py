@@ -78,7 +78,7 @@ class RefusedGroup:
 def hold_catalogue() -> None:
     """Until the transaction ends, no meter or customer comes between what is read of them and what is appended."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock_shared(%s)", [_CATALOGUE_LOCK])
+        cursor.execute(_HOLD, [_CATALOGUE_LOCK])
 
 
 def change_catalogue() -> None:
@@ -91,12 +91,29 @@ def customer_ids(keys: Iterable[str]) -> dict[str, int]:
     """Customers by key. Their watermarks exist from now on, for the tick to claim."""
     with connection.cursor() as cursor:
         cursor.execute(_CUSTOMERS, [list(keys)])
-        rows = cursor.fetchall()
-        if new := sorted(customer_id for _, customer_id, is_claimable in rows if not is_claimable):
+        return _claimable(cursor.fetchall())
+
+
+def held_catalogue(keys: Iterable[str], event_types: Iterable[str]) -> tuple[dict[str, int], dict[str, list[Counter]]]:
+    """`hold_catalogue`, `customer_ids` and `counters`, in one round trip. They stay three statements, because what
+    is read must be read after the lock was taken."""
+    connection.ensure_connection()
+    with connection.cursor() as lock, connection.cursor() as customers, connection.cursor() as meters:
+        with connection.wrap_database_errors, connection.connection.pipeline():
+            lock.execute(_HOLD, [_CATALOGUE_LOCK])
+            customers.execute(_CUSTOMERS, [list(keys)])
+            meters.execute(_METERS_OF_TYPES, [list(event_types)])
+        return _claimable(customers.fetchall()), _compiled(_defined(meters.fetchall()))
+
+
+def _claimable(rows: Sequence[tuple[str, int, bool]]) -> dict[str, int]:
+    if new := sorted(customer_id for _, customer_id, is_claimable in rows if not is_claimable):
+        with connection.cursor() as cursor:
             cursor.execute(_NEW_WATERMARKS, [new])
     return {key: customer_id for key, customer_id, _ in rows}
 
 
+_HOLD: Final = "SELECT pg_advisory_xact_lock_shared(%s)"
 _CUSTOMERS: Final = """
 SELECT customer.key, customer.id, watermark.customer_id IS NOT NULL
 FROM accounts_customer AS customer LEFT JOIN billing_watermark AS watermark ON watermark.customer_id = customer.id
@@ -109,34 +126,43 @@ INSERT INTO billing_watermark (customer_id, version) SELECT unnest(%s::bigint[])
 
 def definitions(event_types: Iterable[str]) -> list[Definition]:
     """The meters of these types of events."""
-    return _definitions("event_type = ANY(%s::text[])", event_types)
+    return _definitions(_METERS_OF_TYPES, event_types)
 
 
 def definitions_of(meter_ids: Iterable[int]) -> list[Definition]:
-    return _definitions("id = ANY(%s::bigint[])", meter_ids)
+    return _definitions(_METERS_BY_ID, meter_ids)
 
 
 def counters(event_types: Iterable[str]) -> dict[str, list[Counter]]:
     """The meters of these types of events, compiled, by type."""
+    return _compiled(definitions(event_types))
+
+
+def _compiled(defined: Iterable[Definition]) -> dict[str, list[Counter]]:
     found: dict[str, list[Counter]] = {}
-    for definition in definitions(event_types):
+    for definition in defined:
         found.setdefault(definition.event_type, []).append(counter(definition))
     return found
 
 
-def _definitions(which: str, values: Iterable[object]) -> list[Definition]:
+def _definitions(statement: str, values: Iterable[object]) -> list[Definition]:
     with connection.cursor() as cursor:
-        cursor.execute(_METERS.format(which=which), [list(values)])
-        return [
-            Definition(id_, key, event_type, aggregation, value, tuple(dimensions), filters, revision)
-            for id_, key, event_type, aggregation, value, dimensions, filters, revision in cursor.fetchall()
-        ]
+        cursor.execute(statement, [list(values)])
+        return _defined(cursor.fetchall())
 
 
-_METERS: Final = """
-SELECT id, key, event_type, aggregation, value, dimensions, filters::text, revision
-FROM billing_meter WHERE {which} ORDER BY id
-"""
+def _defined(rows: Iterable[tuple[int, str, str, str, str, list[str], str, int]]) -> list[Definition]:
+    return [
+        Definition(id_, key, event_type, aggregation, value, tuple(dimensions), filters, revision)
+        for id_, key, event_type, aggregation, value, dimensions, filters, revision in rows
+    ]
+
+
+_METERS: Final = (
+    "SELECT id, key, event_type, aggregation, value, dimensions, filters::text, revision FROM billing_meter"
+)
+_METERS_OF_TYPES: Final = f"{_METERS} WHERE event_type = ANY(%s::text[]) ORDER BY id"
+_METERS_BY_ID: Final = f"{_METERS} WHERE id = ANY(%s::bigint[]) ORDER BY id"
 
 
 # --- appending ------------------------------------------------------------------------------------------------
