@@ -1,6 +1,6 @@
-"""Measurements, on servers of their own in `var/bench`: `python -m tests.benchmarks.<name>`.
+"""Measurements, on servers of their own in `var/bench`: `python -m tests.benchmarks [name ...]`.
 
-No test depends on them.
+No test depends on them. Each prints a ratio to a baseline of the same run: other work on the machine moves both.
 """
 
 import os

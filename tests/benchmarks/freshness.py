@@ -1,0 +1,119 @@
+"""How old numbers are: from an accepted event to the counters and to what an open page is told."""
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from django.conf import settings
+from django.db import connections
+from django.test import Client
+
+from accounts.models import Customer, Membership, Role, User
+from billing.metering.models import UsageDay
+from billing.metering.queries import freshness as current_freshness
+from dashboard.building import version_of
+from tests.benchmarks import stage
+from tests.benchmarks.load import Connection, Event, events, request
+from tests.processes import Web, beat, running, web, worker
+
+EVENTS_A_SECOND = 500
+CUSTOMERS = 50
+BATCH = 10
+SAMPLES = 60
+LOOK_SECONDS = 0.02
+PATIENCE_SECONDS = 30.0
+PROBE = f"c{CUSTOMERS - 1}"  # sends nothing else
+
+
+def run() -> None:
+    """seconds from the answer to an event until it is in the counters, and until the live endpoint tells a page, at
+    500 events/s in batches of 10 over 50 customers with a plan, with web, worker and beat as in the demo. Baseline:
+    the time of the request itself."""
+    secret = stage.fill(CUSTOMERS, subscribed=True)
+    cookie = _sign_in()
+    connections.close_all()
+    server = web("bench-web", **stage.WEB)
+    with running(server, worker("bench-worker"), beat("bench-beat")), _load(server, secret) as rate:
+        probe = _Probe(server, secret, cookie)
+        time.sleep(3)
+        probe.measure()  # warm
+        samples = [probe.measure() for _ in range(SAMPLES)]
+        reached = rate()
+    print(f"load: {reached:,.0f} events/s; {SAMPLES} samples\n")
+    print(f"{'':<12} {'p50 s':>7} {'p95 s':>7} {'p99 s':>7} {'p50 / request':>14}")
+    base = stage.centiles([sample[0] for sample in samples])[50]
+    for name, values in zip(("request", "counted", "live endpoint"), zip(*samples, strict=True), strict=True):
+        at = stage.centiles(list(values))
+        print(f"{name:<13}{at[50]:>7.3f} {at[95]:>7.3f} {at[99]:>7.3f} {at[50] / base:>14.1f}", flush=True)
+
+
+class _Probe:
+    """Sends one event at a time for a customer of its own, and looks for it."""
+
+    def __init__(self, server: Web, secret: str, cookie: str) -> None:
+        self.connection, self.secret, self.cookie = Connection(server.url), secret, cookie
+        self.customer = Customer.objects.get(key=PROBE)
+        self.stream = ({**event, "customer": PROBE} for event in events(CUSTOMERS))
+
+    def measure(self) -> tuple[float, float, float]:
+        """Seconds of the request; from its answer to the counters; to an answer with content of the live endpoint."""
+        version, known = self._version(), self._counted()
+        begun = time.perf_counter()
+        self.connection.send(request([next(self.stream)], self.secret), 1)
+        accepted = time.perf_counter()
+        counted = shown = 0.0
+        while not (counted and shown):
+            time.sleep(LOOK_SECONDS)
+            if not counted and self._counted() > known:
+                counted = time.perf_counter() - accepted
+            if not shown and self._live(version)[0] == 200:
+                shown = time.perf_counter() - accepted
+            assert time.perf_counter() - accepted < PATIENCE_SECONDS, "never counted or never shown"
+        time.sleep(known % 7 / 10)  # any moment of the worker's second
+        return accepted - begun, counted, shown
+
+    def _counted(self) -> int:
+        return sum(UsageDay.objects.filter(customer=self.customer, meter__key="calls").values_list("events", flat=True))
+
+    def _version(self) -> str:
+        """What a page that was loaded now would ask with."""
+        return version_of(current_freshness(self.customer))
+
+    def _live(self, version: str) -> tuple[int, bytes, bytes]:
+        asked = f"GET /c/{PROBE}/live?v={version} HTTP/1.1\r\nHost: localhost\r\nCookie: {self.cookie}\r\n\r\n"
+        return self.connection.ask(asked.encode())
+
+
+def _sign_in() -> str:
+    user = User.objects.create_user("owner@bench.test", "not asked for", name="Owner")
+    Membership.objects.create(user=user, customer=Customer.objects.get(key=PROBE), role=Role.OWNER)
+    client = Client()
+    client.force_login(user)
+    return f"{settings.SESSION_COOKIE_NAME}={client.cookies[settings.SESSION_COOKIE_NAME].value}"
+
+
+@contextmanager
+def _load(server: Web, secret: str) -> Iterator[Callable[[], float]]:
+    """Traffic of the other customers meanwhile; what it gives tells how much there was."""
+    stop, sent, begun = threading.Event(), itertools.count(), time.perf_counter()
+    stream = (event for event in events(CUSTOMERS) if event["customer"] != PROBE)
+    done: list[int] = []
+
+    def sender() -> None:
+        connection, due = Connection(server.url), time.perf_counter()
+        while not stop.is_set():
+            batch: list[Event] = list(itertools.islice(stream, BATCH))
+            connection.send(request(batch, secret), BATCH)
+            done.append(next(sent))
+            due += BATCH / EVENTS_A_SECOND
+            time.sleep(max(0.0, due - time.perf_counter()))
+
+    thread = threading.Thread(target=sender)
+    thread.start()
+    try:
+        yield lambda: len(done) * BATCH / (time.perf_counter() - begun)
+    finally:
+        stop.set()
+        thread.join()
