@@ -182,12 +182,20 @@ def newcomers(customer: Customer, *, edges: Sequence[datetime], asked: Sequence[
     parameters = _ranges(customer, edges) | _labels(asked)
     with connection.cursor() as cursor:
         if len(edges) == 2:  # noqa: PLR2004 -- a start and an end, perhaps of a tracked period
-            cursor.execute(_MEMBERS.format(seen=_PERIOD_MEMBERS, range="min(range)", by=""), parameters)
+            of_period = (
+                _LONE_SETS if _are_lone(asked) else _MEMBERS.format(seen=_PERIOD_MEMBERS, range="min(range)", by="")
+            )
+            cursor.execute(of_period, parameters)
         if len(edges) > 2 or not cursor.rowcount:  # noqa: PLR2004
             cursor.execute(_MEMBERS.format(seen=_SERIES_MEMBERS, range="min(range)", by=""), parameters)
         for question, label, range_, members in cursor.fetchall():
             answers[question][range_ - asked[question].first][label] = members
     return answers
+
+
+def _are_lone(asked: Sequence[Asked]) -> bool:
+    """Whether each label is one set, in which no member comes twice."""
+    return all(len(set(one.labels.values())) == len(one.labels) for one in asked)
 
 
 def distinct(
@@ -229,6 +237,16 @@ WITH asked AS (
     GROUP BY number, label, member{by}
 )
 SELECT number, label, range, count(*) FROM counted GROUP BY number, label, range
+"""
+_LONE_SETS: Final = """
+SELECT number, label, 0, count(*)
+FROM unnest(%(asked)s::int[], %(of_meters)s::bigint[], %(sets)s::bigint[], %(labels)s::int[])
+    AS asked (number, meter_id, dimension_set_id, label)
+JOIN billing_trackedperiod AS period ON period.customer_id = %(customer)s
+    AND ARRAY[period.starts_at, period.ends_at] = %(edges)s::timestamptz[]
+JOIN billing_periodmember AS member ON member.period_id = period.id AND member.meter_id = asked.meter_id
+    AND member.dimension_set_id = asked.dimension_set_id AND member.events > 0
+GROUP BY number, label
 """
 _SERIES_MEMBERS: Final = """
     SELECT width_bucket(day::timestamp AT TIME ZONE 'UTC', %(edges)s::timestamptz[]) - 1 AS range,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
-from itertools import batched, pairwise
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 from accounts.models import Customer
@@ -348,20 +348,27 @@ def _newcomers[G: Hashable](
     if not unique:
         return []
     rows, groups, asked = _Labels[int](), _Labels[tuple[int, G]](), list[Asked]()
+    answers: list[tuple[int, int]] = []  # which question tells of the rows, and which of the groups
     for item, tally, begin, end in unique:
         sets = {one.set_id: one for stretch in usage[begin:end] for one in stretch[item.meter.pk]}
         places = {set_id: tally.place(one.dimensions) for set_id, one in sets.items()}
         by_row = {set_id: rows.number(row) for set_id, (row, _) in places.items()}
         by_group = {set_id: groups.number(place) for set_id, place in places.items()}
-        asked += [Asked(item.meter.pk, begin, end, by_row), Asked(item.meter.pk, begin, end, by_group)]
+        asked.append(Asked(item.meter.pk, begin, end, by_group))
+        if len(set(by_row.values())) < len(set(by_group.values())):
+            asked.append(Asked(item.meter.pk, begin, end, by_row))
+            answers.append((len(asked) - 1, len(asked) - 2))
+        else:
+            answers.append((len(asked) - 1, len(asked) - 1))
     found = counters.newcomers(customer, edges=cuts, asked=asked)
     return [
         [
             Newcomers(
-                {rows.of[label]: members for label, members in in_rows.items()},
-                {groups.of[label]: members for label, members in in_groups.items()},
+                {rows.of[label] if apart else groups.of[label][0]: n for label, n in in_rows.items()},
+                {groups.of[label]: n for label, n in in_groups.items()},
             )
-            for in_rows, in_groups in zip(of_rows, of_groups, strict=True)
+            for in_rows, in_groups in zip(found[of_rows], found[of_groups], strict=True)
         ]
-        for of_rows, of_groups in batched(found, 2)
+        for of_rows, of_groups in answers
+        for apart in [of_rows != of_groups]
     ]
