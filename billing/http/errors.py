@@ -9,6 +9,7 @@ from django.core.exceptions import PermissionDenied, RequestDataTooBig
 from django.core.exceptions import ValidationError as DjangoValidationError
 from django.db import DataError, OperationalError
 from django.http import Http404, HttpRequest, JsonResponse
+from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions
 from rest_framework.fields import get_error_detail
 from rest_framework.response import Response
@@ -88,6 +89,7 @@ def problem_details(exc: Exception, context: Mapping[str, Any]) -> Response | No
     return Response(error.body(), status=error.status, headers=error.headers, content_type=PROBLEM)
 
 
+@csrf_exempt  # as every view of the API
 def unknown_route(request: HttpRequest) -> JsonResponse:
     """A path under the API that leads nowhere."""
     return JsonResponse(not_found("endpoint").body(), status=404, content_type=PROBLEM)

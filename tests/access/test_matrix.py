@@ -160,6 +160,12 @@ def test_every_answer_carries_the_safe_headers(line, names, alice):
         }
 
 
+@pytest.mark.parametrize("method", ["GET", "POST", "PATCH", "DELETE"])
+def test_a_path_of_the_api_that_leads_nowhere_is_a_problem_for_every_method(method):
+    answer = Client(enforce_csrf_checks=True).generic(method, "/api/v1/nowhere")
+    assert (answer.status_code, answer["Content-Type"]) == (404, "application/problem+json")
+
+
 @pytest.mark.parametrize("path", ["/nowhere", "/api/v1/nowhere", "/accounts/nowhere", "/admin/nowhere"])
 def test_a_path_that_leads_nowhere_carries_them_too(path, operator):
     headers = headers_of(browser(operator).get(path))
