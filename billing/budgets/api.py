@@ -11,8 +11,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from django.urls import path
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiResponse, extend_schema, extend_schema_field, inline_serializer
+from drf_spectacular.utils import OpenApiResponse, extend_schema, inline_serializer
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -30,6 +29,7 @@ from billing.http import (
     StrictSerializer,
     cursor_page,
     customer_or_404,
+    documents_only,
     invalid,
     not_found,
     own_customer,
@@ -45,13 +45,13 @@ from billing.notifications.models import OutboxMessage
 DEFAULT_THRESHOLDS: Final = ("50", "80", "100")
 
 
-@extend_schema_field(OpenApiTypes.ANY)
 class LaterField(serializers.Field[Any, Any, Any, Any]):
     """A field of which only what is neutral works so far; `later` are those of the contract that will."""
 
     def __init__(self, *neutral: object, later: Collection[str] = (), **options: Any) -> None:
-        super().__init__(required=False, allow_null=True, **options)
+        super().__init__(required=False, allow_null=None in neutral, **options)
         self.neutral, self.later = neutral, later
+        documents_only(self, *neutral)
 
     def validate_empty_values(self, data: Any) -> tuple[bool, Any]:
         if data is None and None not in self.neutral:
@@ -247,6 +247,7 @@ def _delivery_answer(message: OutboxMessage) -> dict[str, Any]:
 class Budgets(ApiView):
     """Make and list budgets."""
 
+    own_errors = (404,)
     customer_key_may_read = customer_key_may_write = True
 
     @extend_schema(operation_id="budgets_list", parameters=[BudgetQuery], responses=page_of("Budgets", BudgetBody))
@@ -320,6 +321,7 @@ class BudgetTest(ApiView):
 class Alerts(ApiView):
     """What has fired and resolved, newest first, and who was told."""
 
+    own_errors = (404,)
     customer_key_may_read = True
 
     @extend_schema(operation_id="alerts_list", parameters=[AlertQuery], responses=page_of("Alerts", AlertBody))

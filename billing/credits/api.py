@@ -132,6 +132,7 @@ class LedgerQuery(StrictSerializer):
 class SpendView(ApiView):
     """What a customer spent."""
 
+    own_errors = (422,)
     customer_key_may_read = True
 
     @extend_schema(

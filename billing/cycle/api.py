@@ -70,6 +70,7 @@ class SubscriptionAnswer(serializers.Serializer[Any]):
 class SubscriptionsView(ApiView):
     """Who pays by which plan."""
 
+    own_errors = (404,)
     customer_key_may_read = True
 
     @extend_schema(
@@ -180,6 +181,7 @@ class ReceiptAnswer(EventRow):
 class ReceiptView(ApiView):
     """What became of an event."""
 
+    own_errors = (404, 410)
     customer_key_may_read = True
     renderer_classes = [ExactJSONRenderer]
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, NoReturn
 
+from drf_spectacular.drainage import set_override
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -31,7 +32,7 @@ def read_instant(value: object) -> datetime:
         raise ValueError("There is no such instant.") from None
 
 
-@extend_schema_field({"type": "string", "format": "decimal", "example": "12.5"})
+@extend_schema_field({"type": "string", "format": "decimal", "pattern": r"^-?[0-9]+(\.[0-9]+)?$", "example": "12.5"})
 class ExactDecimalField(serializers.Field[Decimal, Any, str, Any]):
     """In: a decimal string or a JSON number, never through a float. Out: plain notation."""
 
@@ -82,6 +83,11 @@ class KeyField(serializers.CharField):
         if not is_key(data):
             raise serializers.ValidationError("Use 1 to 128 letters, digits, dots, underscores, colons or hyphens.")
         return str(data)
+
+
+def documents_only(field: serializers.Field[Any, Any, Any, Any], *values: object) -> None:
+    """Says in the schema that the field has one of these values. Null is added where the field allows it."""
+    set_override(field, "field", {"anyOf": [{"const": value} for value in values if value is not None]})
 
 
 def is_key(value: object) -> bool:

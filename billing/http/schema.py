@@ -20,10 +20,25 @@ PAGING = [
 ]
 IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
-    {"type": "string", "minLength": 1, "maxLength": MAX_LENGTH},
+    {"type": "string", "minLength": 1, "maxLength": MAX_LENGTH, "pattern": "^[ -~]+$"},
     OpenApiParameter.HEADER,
     description="Repeats of a request that succeeded get its answer again for 24 h and change nothing.",
 )
+
+ERRORS = {
+    400: "Something that was sent is wrong: `errors` names the fields.",
+    401: "The key is missing, unknown, expired or revoked.",
+    403: "The key may not do this.",
+    404: "There is no such thing, or it belongs to somebody else.",
+    406: "It cannot be written as the `Accept` header asks.",
+    409: "It contradicts what is there, or the Idempotency-Key was used before.",
+    410: "It was here and is archived now.",
+    411: "The body has no Content-Length.",
+    413: "The body is too large.",
+    415: "The body has a type or an encoding that is not taken here.",
+    422: "The answer would have too many rows.",
+    503: "The database is busy or away: send the same request again.",
+}
 
 
 class FieldErrorBody(Serializer[Any]):
@@ -46,6 +61,7 @@ class Schema(AutoSchema):
 
     view: Any
     method: str
+    path: str
 
     def get_override_parameters(self) -> list[OpenApiParameter | Serializer[Any] | type[Serializer[Any]]]:
         if self.method == "POST" and getattr(self.view, "idempotent", False):
@@ -68,5 +84,15 @@ class Schema(AutoSchema):
         bodies: dict[str, Any] = super()._get_response_bodies(direction)
         if hasattr(self.view, "read_scope"):
             problem = self.resolve_serializer(Problem, direction).ref
-            bodies["default"] = {"description": "An error.", "content": {PROBLEM: {"schema": problem}}}
+            for status in self._errors():
+                bodies[str(status)] = {"description": ERRORS[status], "content": {PROBLEM: {"schema": problem}}}
         return bodies
+
+    def _errors(self) -> list[int]:
+        """Every status of an error that this operation may answer with."""
+        found = {400, 401, 403, 406, 503, *self.view.own_errors}
+        if "{" in self.path:
+            found.add(404)
+        if self.method in {"POST", "PATCH"}:
+            found |= {409, 413, 415} if self.method == "PATCH" or self.view.idempotent else {411, 413, 415}
+        return sorted(found)

@@ -28,6 +28,7 @@ class ApiView(APIView):
     customer_key_may_write: ClassVar[bool] = False
     idempotent: ClassVar[bool] = True  # its POST honours an Idempotency-Key
     secret_answer: ClassVar[bool] = False  # its POST answers with something that must not be stored
+    own_errors: ClassVar[tuple[int, ...]] = ()  # statuses for the schema, beside those that it finds by itself
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

@@ -153,6 +153,7 @@ class ListedEvent(EventRow):
 class EventsView(ApiView):
     """Events in, one by one or up to 1,000 at once, and out again by customer."""
 
+    own_errors = (404,)
     write_scope = Scope.EVENTS_WRITE
     customer_key_may_read = True
     idempotent = False  # an event carries its identity itself
@@ -286,6 +287,7 @@ class CorrectedEvent(_WithSource):
 class VoidView(ApiView):
     """Taking an event back."""
 
+    own_errors = (404,)
     renderer_classes = [ExactJSONRenderer]
 
     @extend_schema(operation_id="events_void", request=VoidBody, responses=CorrectedEvent)
@@ -304,6 +306,7 @@ class VoidView(ApiView):
 class AmendView(ApiView):
     """Replacing what an event said."""
 
+    own_errors = (404,)
     renderer_classes = [ExactJSONRenderer]
 
     @extend_schema(operation_id="events_amend", request=AmendBody, responses=CorrectedEvent)

@@ -5,11 +5,10 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Final
 
-from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from billing.http import ExactDecimalField, InstantField, KeyField, StrictSerializer, plain_instant
+from billing.http import ExactDecimalField, InstantField, KeyField, StrictSerializer, documents_only, plain_instant
 from billing.money import parse_decimal, plain
 from billing.pricing import queries
 from billing.pricing.models import FeeTiming, IntervalUnit, Plan, PlanVersion, Scheme
@@ -29,7 +28,6 @@ ONE: Final = Decimal(1)
 ZERO: Final = Decimal(0)
 
 
-@extend_schema_field(OpenApiTypes.STR)
 class NotYetField(serializers.Field[Any, Any, Any, Any]):
     """A field of the contract that can only have its neutral value so far."""
 
@@ -38,6 +36,7 @@ class NotYetField(serializers.Field[Any, Any, Any, Any]):
         shown = "null" if neutral is None else str(neutral)
         self.sentence = f"Other values are not available yet. Leave it out or send {shown}."
         super().__init__(required=False, allow_null=neutral is None, help_text=f"{shown} so far.", **options)
+        documents_only(self, neutral)
 
     def to_internal_value(self, data: Any) -> Any:
         if not self._is_neutral(data):

@@ -55,6 +55,7 @@ class UsageAnswer(serializers.Serializer[Any]):
 class UsageView(ApiView):
     """What a customer used of a meter."""
 
+    own_errors = (422,)
     customer_key_may_read = True
 
     @extend_schema(

@@ -44,8 +44,24 @@ def test_every_list_says_how_it_is_paged(operations):
     assert [name for name, sent in lists.items() if not {"cursor", "limit"} <= sent] == []
 
 
+def test_what_only_has_its_neutral_value_so_far_says_which(schema):
+    fields = schema["components"]["schemas"]
+    assert fields["VersionBody"]["properties"]["trial_days"]["anyOf"] == [{"const": 0}]
+    assert fields["BudgetBody"]["properties"]["stop_at_percent"]["anyOf"] == [{"type": "null"}]
+
+
+def test_every_operation_says_which_errors_it_may_answer_with(operations):
+    def errors(name):
+        return [status for status in operations[name]["responses"] if status >= "400"]
+
+    assert errors("GET /api/v1/plans") == ["400", "401", "403", "406", "503"]
+    assert errors("PATCH /api/v1/meters/{key}") == ["400", "401", "403", "404", "406", "409", "413", "415", "503"]
+    assert errors("POST /api/v1/events") == ["400", "401", "403", "404", "406", "411", "413", "415", "503"]
+    assert {"404", "422"} <= set(errors("GET /api/v1/customers/{key}/usage"))
+
+
 def test_every_operation_describes_itself_its_keys_and_its_errors(operations):
     assert [name for name, one in operations.items() if "Needs the scope" not in one["description"]] == []
     assert [name for name, one in operations.items() if one["description"].startswith("Needs")] == []
-    assert [name for name, one in operations.items() if "default" not in one["responses"]] == []
+    assert [name for name, one in operations.items() if not {"400", "401", "403", "503"} <= set(one["responses"])] == []
     assert [name for name, one in operations.items() if one["security"] != [{"apiKey": []}]] == []
