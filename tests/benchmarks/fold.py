@@ -15,8 +15,8 @@ from tests.benchmarks import stage
 from tests.benchmarks.ingest import copy_rate
 from tests.benchmarks.load import CUSTOMERS, Event, events
 
-ROUNDS = 3
-BATCHES = 20
+ROUNDS = 2
+BATCHES = 10
 BATCH = 1_000
 
 

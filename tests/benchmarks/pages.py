@@ -18,7 +18,7 @@ from billing.metering.queries import freshness as current_freshness
 from dashboard.building import version_of
 from tests.benchmarks import stage
 
-TIMES = 60
+TIMES = 30
 PAGE = "/c/acme/"
 
 
