@@ -30,8 +30,8 @@ PROBES = [f"c{CUSTOMERS - number}" for number in (1, 2, 3)]  # customers of whom
 
 def run() -> None:
     """seconds from the answer to an event until it is in the counters, and until the live endpoint tells a page, at
-    500 events/s in batches of 10 over 50 customers with a plan, with web, worker and beat as in the demo. Baseline:
-    the time of the request itself."""
+    most 500 events/s, in batches of 10 on one connection, over 50 customers with a plan, with web, worker and beat
+    as in the demo. Baseline: the time of the request itself."""
     secret = stage.fill(CUSTOMERS, subscribed=True)
     cookie = _sign_in()
     connections.close_all()
