@@ -10,10 +10,11 @@ from billing.cycle.api import urlpatterns as cycle
 from billing.http import unknown_route
 from billing.metering.api import urlpatterns as metering
 from billing.metering.customers_api import urlpatterns as customers
+from billing.metering.meters_api import urlpatterns as meters
 from billing.pricing.api import urlpatterns as pricing
 from billing.rating.api import urlpatterns as rating
 
-rooms: list[URLPattern | URLResolver] = [*customers, *metering, *pricing, *rating, *credits, *budgets, *cycle]
+rooms: list[URLPattern | URLResolver] = [*customers, *metering, *meters, *pricing, *rating, *credits, *budgets, *cycle]
 
 urlpatterns = [
     *rooms,
