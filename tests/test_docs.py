@@ -16,8 +16,8 @@ import httpx
 import pytest
 
 from config.demo import ROOT
-from tests.faults.processes import wait_until_gone
 from tests.faults.test_demo import Run
+from tests.processes import wait_until_gone
 
 PAGES = [
     ROOT / "README.md",

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from config.demo import ROOT
-from tests.faults.processes import processes_of, wait_until_gone
+from tests.processes import processes_of, wait_until_gone
 
 pytestmark = pytest.mark.servers
 

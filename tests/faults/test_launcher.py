@@ -15,7 +15,7 @@ import redis
 from psycopg.conninfo import conninfo_to_dict
 
 from config import embedded
-from tests.faults.processes import processes_of, wait_until_gone
+from tests.processes import processes_of, wait_until_gone
 
 pytestmark = pytest.mark.servers
 
