@@ -1,6 +1,6 @@
 """Senders at work while a victim after another is killed, and what came of it.
 
-The kills follow the work, not the clock: they are spread at random over the events that are to be sent.
+The kills are spread at random over the events that are to be sent, and over the time there is, whichever comes first.
 """
 
 import multiprocessing
@@ -70,9 +70,15 @@ class Report:
         return sum(bool(kill.in_flight) for kill in self.kills)
 
     @property
-    def kills_felt(self) -> int:
-        """Kills at which a client saw the connection of the request in flight break."""
-        return sum(any(flight in self.broken for flight in kill.in_flight.items()) for kill in self.kills)
+    def kills_felt(self) -> list[Kill]:
+        """Those at which a client saw its request break: a request that outlived one kill counts for the next."""
+        felt, broken = [], set(self.broken)
+        for kill in reversed(self.kills):
+            here = broken & kill.in_flight.items()
+            if here:
+                felt.append(kill)
+                broken -= here
+        return felt
 
     def problems(self) -> list[str]:
         """What the answers themselves show to be wrong: nothing that was sent may be refused, or end in an error."""
@@ -103,8 +109,7 @@ class Storm:
         senders = self._start_senders()
         try:
             for share in sorted(self.random.uniform(0.005, 0.97) for _ in range(self.plan.kills)):
-                if not self._wait_for(share, senders, began + self.plan.seconds):
-                    break
+                self._wait_for(share, senders, began + share * self.plan.seconds)
                 self._strike()
             while any(sender.is_alive() for sender in senders):
                 if time.monotonic() > began + self.plan.seconds:
@@ -134,14 +139,12 @@ class Storm:
     def _log(self, place: int) -> Path:
         return self.folder / f"acknowledged-{place}.log"
 
-    def _wait_for(self, share: float, senders: Sequence[BaseProcess], deadline: float) -> bool:
-        """Until so much is done; False when the time is up or nobody sends any more."""
-        while sum(self.shared.done) < share * load.TIMES * self.plan.events:
-            if time.monotonic() > deadline or not any(sender.is_alive() for sender in senders):
-                return False
+    def _wait_for(self, share: float, senders: Sequence[BaseProcess], latest: float) -> None:
+        """Until so much of the work is done, or of the time is over."""
+        while sum(self.shared.done) < share * load.TIMES * self.plan.events and time.monotonic() < latest:
+            assert any(sender.is_alive() for sender in senders), "the senders ended early"
             self._revive()
             time.sleep(BREATH_SECONDS)
-        return True
 
     def _strike(self) -> None:
         names, weights = zip(*self.plan.victims.items(), strict=True)
