@@ -107,7 +107,7 @@ def test_an_event_that_is_posted_moves_the_open_page(site, client):
     cookies = {"sessionid": client.cookies["sessionid"].value}
     assert load.facts(20_001).customer == "c0"
 
-    with httpx.Client(base_url=site.web.url, cookies=cookies, trust_env=False) as member:
+    with httpx.Client(base_url=site.web.url, cookies=cookies, trust_env=False, timeout=60) as member:
         page = member.get("/c/c0/live")
         before = used = Decimal(USED.search(page.text)[1])
         site.post(range(20_001, 20_002))
@@ -131,7 +131,7 @@ def test_a_database_that_ended_every_connection_is_not_noticed_by_who_asks_next(
     cookies = {"sessionid": client.cookies["sessionid"].value}
     paths = ["/c/c0/live", "/healthz"] * 10
 
-    with httpx.Client(base_url=site.web.url, cookies=cookies, trust_env=False) as member:
+    with httpx.Client(base_url=site.web.url, cookies=cookies, trust_env=False, timeout=60) as member:
         assert {member.get(path).status_code for path in paths} == {200}  # each process has connections now
         as_owner(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
