@@ -141,6 +141,7 @@ def spend(folder: Path) -> Decimal:
     answer = httpx.get(
         f"{demo['url']}/api/v1/customers/acme/spend?granularity=total",
         headers={"Authorization": f"Bearer {demo['operator_api_key']}"},
+        timeout=60,
         trust_env=False,
     )
     return Decimal(answer.json()["total"])

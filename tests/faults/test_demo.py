@@ -77,7 +77,7 @@ def start(var) -> Iterator[Callable[..., Run]]:
 
 def status(url: str, key: str | None = None) -> int:
     return httpx.get(
-        url, headers={"Authorization": f"Bearer {key}"} if key else {}, timeout=10, trust_env=False
+        url, headers={"Authorization": f"Bearer {key}"} if key else {}, timeout=60, trust_env=False
     ).status_code
 
 
