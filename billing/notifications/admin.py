@@ -1,12 +1,15 @@
 """The outbox in the admin: what was sent to whom, as they read it, and what failed."""
 
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.decorators import display
 
 from billing.admin_pages import ReadOnlyAdmin
-from billing.notifications import mail
+from billing.clock import now
+from billing.notifications import mail, services
 from billing.notifications.models import OutboxMessage
 
 
@@ -24,6 +27,7 @@ class OutboxMessageAdmin(ReadOnlyAdmin):
         "text",
     ]
     readonly_fields = ["subject", "text"]
+    actions = ["send_again"]
 
     @display(
         description="status",
@@ -31,6 +35,14 @@ class OutboxMessageAdmin(ReadOnlyAdmin):
     )
     def state(self, message: OutboxMessage) -> str:
         return str(message.get_status_display())
+
+    @admin.action(description="Send again what failed", permissions=["send"])
+    def send_again(self, request: HttpRequest, queryset: QuerySet[OutboxMessage]) -> None:
+        queued = services.send_again(messages=queryset, at=now())
+        messages.info(request, f"{queued} of the chosen messages had failed and will be sent now.")
+
+    def has_send_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("billing.change_outboxmessage")
 
     def subject(self, message: OutboxMessage) -> str:
         return mail.subject(message)

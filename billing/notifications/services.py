@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from django.core.validators import validate_email
 from django.db import transaction
+from django.db.models import QuerySet
 
 from accounts.models import Customer
 from billing.notifications import mail
@@ -83,6 +84,12 @@ def deliver(*, at: datetime, limit: int = 50) -> int:
             _mark(message, status=OutboxStatus.SENT, sent_at=moment, last_error="")
             sent += 1
     return sent
+
+
+def send_again(*, messages: QuerySet[OutboxMessage], at: datetime) -> int:
+    """Queue those of the messages that failed for good, with all their attempts before them; how many."""
+    failed = messages.filter(status=OutboxStatus.FAILED)
+    return failed.update(status=OutboxStatus.QUEUED, attempts=0, next_attempt_at=at)
 
 
 def _claim(*, at: datetime) -> OutboxMessage | None:
