@@ -120,7 +120,7 @@ class Reading:
     def prices(self) -> list[PriceTerms]:
         """Every price that holds in the interval."""
         found = subscriptions.periods(self.customer, starts_at=self.interval.start, ends_at=self.interval.end)
-        versions = terms_by_version({period.version_id for period in found})
+        versions = terms_by_version({period.version for period in found})
         return [price for prices in versions.values() for price in prices]
 
     @cached_property

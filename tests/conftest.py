@@ -11,6 +11,7 @@ from django.conf import settings
 from django.db import connections
 
 from accounts.models import Customer, Membership, Role, User
+from billing.pricing.queries import forget_published
 from config import embedded
 
 # People's passwords are hashed slowly on purpose; tests make hundreds of people.
@@ -53,6 +54,7 @@ def empty_tables() -> None:
         names = ", ".join(map(owner.ops.quote_name, sorted(tables)))
         cursor.execute(f"TRUNCATE {names} RESTART IDENTITY CASCADE")
     owner.close()
+    forget_published()  # numbers begin anew
 
 
 def as_owner(sql: str) -> None:

@@ -10,7 +10,7 @@ from decimal import Decimal
 from accounts.models import Customer
 from billing.credits.booking import book
 from billing.money import ZERO, exact, quantise
-from billing.pricing.models import OverageTerm
+from billing.pricing.queries import overage_rates
 from billing.rating.core import LineKey
 from billing.rating.queries import SeriesRow, segments
 from billing.subscriptions.models import BillingPeriod
@@ -30,14 +30,16 @@ def overage_rows(
     add up to the overage at its rate, rounded once per line to 12 places, whatever the edges. It need not be posted
     yet, so that budgets also count for a customer that is parked.
     """
-    sums: dict[tuple[int, tuple[str | None, ...]], Decimal] = defaultdict(Decimal)
-    rates = _rates(customer, edges, unit)
-    if not rates:
-        return []
     found = list(periods(customer, starts_at=edges[0], ends_at=edges[-1]))
+    rates = {
+        period.pk: overage_rates(period.version) if period.version.plan.currency == unit else {} for period in found
+    }
+    if not any(rates.values()):
+        return []
+    sums: dict[tuple[int, tuple[str | None, ...]], Decimal] = defaultdict(Decimal)
     settled = _settled(customer, found)
     for period in found:
-        for line, starts_at, amount in _costs(period, settled[period.pk], rates[period.version_id], edges):
+        for line, starts_at, amount in _costs(period, settled[period.pk], rates[period.pk], edges):
             index = bisect_right(edges, starts_at) - 1
             names = {"price": f"overage:{line.unit}", "meter": line.meter}
             if 0 <= index < len(edges) - 1 and all(names.get(name) == value for name, value in filters.items()):
@@ -47,16 +49,6 @@ def overage_rows(
         for (index, group), amount in sorted(sums.items(), key=lambda item: item[0][0])
         if amount
     ]
-
-
-def _rates(customer: Customer, edges: Sequence[datetime], unit: str) -> dict[int, dict[str, Decimal]]:
-    """By plan version: what one of each unit costs beyond the grants, where that is something in this currency."""
-    versions = periods(customer, starts_at=edges[0], ends_at=edges[-1]).values("version")
-    terms = OverageTerm.objects.filter(version__in=versions, version__plan__currency=unit, unit_amount__gt=0)
-    rates: dict[int, dict[str, Decimal]] = defaultdict(dict)
-    for term in terms:
-        rates[term.version_id][term.unit] = term.unit_amount
-    return rates
 
 
 @dataclass(slots=True)

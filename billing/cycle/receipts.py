@@ -42,7 +42,7 @@ def receipt_lines(receipt: EventReceipt) -> list[tuple[Fed, list[ReceiptLine]]]:
         return []
     starts_at = receipt.fed[0].starts_at
     found = list(periods(receipt.customer, starts_at=starts_at, ends_at=starts_at + QUARTER))
-    prices = terms_by_version({period.version_id for period in found})
+    prices = terms_by_version({period.version for period in found})
     rated = {period.pk: lines(period) for period in found}
     return [
         (

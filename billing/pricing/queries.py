@@ -1,14 +1,16 @@
 """Questions about the catalog."""
 
-from collections.abc import Collection
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
+from functools import lru_cache
 from typing import Any, cast
 
 from django.db.models import QuerySet, prefetch_related_objects
 
 from billing.metering.models import Meter
-from billing.pricing.models import MatchRow, Plan, PlanVersion, Price, VersionStatus
+from billing.pricing.models import MatchRow, OverageTerm, Plan, PlanVersion, Price, VersionStatus
 from billing.pricing.schemes import Scheme, Terms
 from billing.pricing.spec import (
     ROW_AMOUNTS,
@@ -20,6 +22,7 @@ from billing.pricing.spec import (
     terms_of,
     tier_from_stored,
 )
+from billing.reads import once
 
 _SAID = ("credits", "overage", "prices__meter", "prices__match")
 
@@ -50,17 +53,56 @@ def latest_published(plan: Plan, at: datetime) -> PlanVersion | None:
 
 
 def terms(version: PlanVersion) -> tuple[PriceTerms, ...]:
-    """The prices of a version, in the order they were written. Two queries."""
-    return terms_by_version([version.pk])[version.pk]
+    """The prices of a version, in the order they were written. One query for a published version, three for a draft."""
+    return terms_by_version([version])[version.pk]
 
 
-def terms_by_version(version_ids: Collection[int]) -> dict[int, tuple[PriceTerms, ...]]:
-    """The prices of some versions, by version id. Two queries, however many."""
-    prices = Price.objects.filter(version_id__in=version_ids).select_related("meter").prefetch_related("match")
-    found: dict[int, list[PriceTerms]] = {version_id: [] for version_id in version_ids}
-    for price in prices.order_by("id"):
-        found[price.version_id].append(PriceTerms(price, price.meter, price_terms(price)))
-    return {version_id: tuple(items) for version_id, items in found.items()}
+def terms_by_version(versions: Iterable[PlanVersion]) -> dict[int, tuple[PriceTerms, ...]]:
+    """The prices of some versions, by version id. One query when all are published, however many."""
+    said = {version.pk: _said(version).prices for version in versions}
+    meters = once(("meters",), Meter.objects.in_bulk) if any(said.values()) else {}
+    return {
+        pk: tuple(PriceTerms(price, meters[price.meter_id], terms) for price, terms in found)
+        for pk, found in said.items()
+    }
+
+
+def overage_rates(version: PlanVersion) -> Mapping[str, Decimal]:
+    """By unit: what one of it costs beyond the grants, in the plan's currency, where that is something."""
+    return _said(version).overage
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What a version says of prices. `prices` must not lead to what can change: their meters are read each time."""
+
+    prices: tuple[tuple[Price, Terms], ...]
+    overage: Mapping[str, Decimal]
+
+
+def _said(version: PlanVersion) -> _Said:
+    """From this process's memory for a version that is published, for it never changes again."""
+    if version.published_at is None:
+        return _read(version.pk)
+    return _published(version.pk, version.published_at)
+
+
+@lru_cache(maxsize=1_000)
+def _published(version_id: int, _published_at: datetime) -> _Said:
+    """By the instant too: a publication that was rolled back is another."""
+    return _read(version_id)
+
+
+def forget_published() -> None:
+    """For tests and measurements, where one database follows another."""
+    _published.cache_clear()
+
+
+def _read(version_id: int) -> _Said:
+    found = Price.objects.filter(version=version_id).select_related("meter").prefetch_related("match").order_by("id")
+    priced = [(price, price_terms(price)) for price in found]
+    rates = OverageTerm.objects.filter(version=version_id, unit_amount__gt=0).values_list("unit", "unit_amount")
+    return _Said(tuple(priced), dict(rates))
 
 
 def price_terms(price: Price) -> Terms:

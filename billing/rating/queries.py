@@ -1,6 +1,7 @@
 """What usage costs: the lines of a period, what they grew by in its segments, and series.
 
-Each takes a fixed number of queries, however many prices, dimension values, buckets or events there are.
+Each takes a fixed number of queries, however many prices, dimension values, buckets or events there are, and three more
+where a plan version is a draft or was not read before by this process.
 """
 
 from bisect import bisect_left, bisect_right
@@ -77,7 +78,7 @@ class UsageSeries:
 
 
 def lines(period: BillingPeriod, *, through: datetime | None = None) -> list[Line]:
-    """The lines from the period's start through that quarter hour (default: its end). Three queries, and two more
+    """The lines from the period's start through that quarter hour (default: its end). Two queries, and two more
     where a price has a unique meter.
 
     Price by price in the order of the plan version, default row first. The default row of each price is there
@@ -126,7 +127,7 @@ def rated_series(
     group_by: Sequence[str] = (),
     filters: Mapping[str, str] = _EVERYTHING,
 ) -> list[SeriesRow]:
-    """Rated usage in `unit` in each [edges[i], edges[i + 1]), which rise and lie on quarter hours. Four queries.
+    """Rated usage in `unit` in each [edges[i], edges[i + 1]), which rise and lie on quarter hours. Three queries.
 
     `group_by` and the keys of `filters` name dimensions, `price` or `meter`. Rows add up exactly to the lines of the
     periods they cover, group by group, whatever the edges. Without `group_by` every bucket has a row; with it only
@@ -147,7 +148,7 @@ def usage_series(
     group_by: Sequence[str] = (),
     filters: Mapping[str, str] = _EVERYTHING,
 ) -> UsageSeries:
-    """Usage of a meter in each [edges[i], edges[i + 1]), priced or not, with what it cost. Five queries, and four
+    """Usage of a meter in each [edges[i], edges[i + 1]), priced or not, with what it cost. Four queries, and four
     more for a unique meter.
 
     `group_by` and `filters` name dimensions. Rows as in `rated_series`; each quantity is that of its group in its
@@ -168,7 +169,7 @@ def _priced(
 ) -> list[tuple[BillingPeriod, PriceTerms]]:
     """The prices that the question is about, in each billing period that it touches."""
     found = list(periods(customer, starts_at=edges[0], ends_at=edges[-1]))
-    by_version = terms_by_version({period.version_id for period in found})
+    by_version = terms_by_version({period.version for period in found})
     return [
         (period, item)
         for period in found

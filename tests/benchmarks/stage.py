@@ -14,6 +14,7 @@ from django.db import connection, connections
 
 from accounts.models import Customer, Scope
 from billing.pricing.models import PlanVersion
+from billing.pricing.queries import forget_published
 from billing.pricing.spec import PriceSpec
 from config import embedded
 from tests.benchmarks.load import CUSTOMERS, DIMENSIONS
@@ -36,6 +37,7 @@ def database() -> Iterator[None]:
     """A migrated, empty database with the rights of production, dropped afterwards."""
     original = settings.DATABASES["default"]["NAME"]
     name = connections["owner"].creation.create_test_db(verbosity=0, autoclobber=True)
+    forget_published()
     _use(name)
     try:
         yield

@@ -10,6 +10,7 @@ from django.core.exceptions import ValidationError
 from django.db import DataError, IntegrityError, connection, transaction
 
 from billing.errors import Conflict
+from billing.metering.models import Meter
 from billing.pricing import queries, services
 from billing.pricing.models import CreditTerm, MatchRow, OverageTerm, PlanVersion, Price
 from billing.pricing.schemes import Tier
@@ -117,11 +118,35 @@ def test_terms_carry_the_meter_and_what_schemes_calculate(published):
 
 
 @pytest.mark.parametrize("prices", [SPEC.prices[:1], SPEC.prices])
-def test_terms_cost_two_queries_however_many_prices_there_are(plan, prices, django_assert_num_queries):
+def test_terms_cost_as_many_queries_however_many_prices_there_are(plan, prices, django_assert_num_queries):
     version = services.create_version(plan=plan, spec=replace(SPEC, prices=prices), at=AT)
 
-    with django_assert_num_queries(2):
+    with django_assert_num_queries(4):
         queries.terms(version)
+
+
+def test_the_terms_of_a_published_version_are_read_once(published, django_assert_num_queries):
+    before = queries.terms(published)
+
+    with django_assert_num_queries(1):  # the meters, which may get another name or another dimension
+        assert queries.terms(published) == before
+
+
+def test_a_meter_that_gets_a_dimension_has_it_in_the_terms_of_a_published_version(published):
+    [first, _] = queries.terms(published)
+
+    Meter.objects.filter(pk=first.meter.pk).update(dimensions=[*first.meter.dimensions, "team"])
+
+    assert "team" in queries.terms(published)[0].meter.dimensions
+
+
+def test_the_terms_of_a_draft_are_those_it_has_now(plan):
+    version = services.create_version(plan=plan, spec=SPEC, at=AT)
+    queries.terms(version)
+
+    services.update_draft(version=version, spec=replace(SPEC, prices=(replace(INPUT, per=D(7), match=()),)), at=AT)
+
+    assert [item.terms.default.per for item in queries.terms(version)] == [D(7)]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,37 @@
+"""Reads that several questions share, where what they read cannot change meanwhile."""
+
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final
+
+_shared: Final[ContextVar[dict[Hashable, Any] | None]] = ContextVar("shared_reads", default=None)
+
+
+@contextmanager
+def shared() -> Iterator[None]:
+    """Inside, `once` reads each thing one time. For a snapshot of the database, and for what is done inside the claims
+    of customers after the last write of what is read."""
+    token = _shared.set({})
+    try:
+        yield
+    finally:
+        _shared.reset(token)
+
+
+def once[T](key: Hashable, read: Callable[[], T]) -> T:
+    """The answer of `read`, or what it answered before under this key. Whoever asks must not change it."""
+    known = _shared.get()
+    if known is None:
+        return read()
+    if key not in known:
+        known[key] = read()
+    answer: T = known[key]
+    return answer
+
+
+def remember(answers: Iterable[tuple[Hashable, Any]]) -> None:
+    """Answers, by key, that were read together ahead of the questions. Only inside `shared`."""
+    known = _shared.get()
+    assert known is not None
+    known.update(answers)
