@@ -25,14 +25,26 @@ from billing.metering.models import (
     Watermark,
 )
 from billing.notifications.models import OutboxMessage
-from billing.pricing.models import CreditTerm, MatchRow, OverageTerm, Plan, PlanVersion, Price
-from billing.subscriptions.models import BillingPeriod, Subscription
+from billing.pricing.models import (
+    Coupon,
+    CreditTerm,
+    MatchRow,
+    OverageTerm,
+    Plan,
+    PlanVersion,
+    Price,
+    PriceOverride,
+    UnitCost,
+)
+from billing.subscriptions.models import BillingPeriod, CouponRedemption, Subscription
 
 __all__ = [
     "Alert",
     "AllocationCell",
     "BillingPeriod",
     "Budget",
+    "Coupon",
+    "CouponRedemption",
     "CreditGrant",
     "CreditTerm",
     "DimensionSet",
@@ -49,11 +61,13 @@ __all__ = [
     "Plan",
     "PlanVersion",
     "Price",
+    "PriceOverride",
     "RefusedItems",
     "Settlement",
     "Subscription",
     "Threshold",
     "TrackedPeriod",
+    "UnitCost",
     "UnmatchedEvent",
     "UsageBucket",
     "UsageDay",

@@ -10,7 +10,7 @@ from typing import Any, cast
 from django.db.models import QuerySet, prefetch_related_objects
 
 from billing.metering.models import Meter
-from billing.pricing.models import MatchRow, OverageTerm, Plan, PlanVersion, Price, VersionStatus
+from billing.pricing.models import CreditTerm, MatchRow, OverageTerm, Plan, PlanVersion, Price, VersionStatus
 from billing.pricing.schemes import Scheme, Terms
 from billing.pricing.spec import (
     ROW_AMOUNTS,
@@ -118,11 +118,17 @@ def spec_of(version: PlanVersion) -> VersionSpec:
         interval_count=version.interval_count,
         base_fee=version.base_fee,
         base_fee_timing=version.base_fee_timing,
+        trial_days=version.trial_days,
+        minimum_spend=version.minimum_spend,
         postpaid=version.postpaid,
-        credits=tuple(CreditSpec(term.unit, term.amount, term.priority) for term in version.credits.all()),
+        credits=tuple(map(_credit_spec, version.credits.all())),
         prices=tuple(_price_spec(price) for price in version.prices.all()),
         overage=tuple(OverageSpec(term.unit, term.unit_amount) for term in version.overage.all()),
     )
+
+
+def _credit_spec(term: CreditTerm) -> CreditSpec:
+    return CreditSpec(term.unit, term.amount, term.priority, term.every, term.rollover_max)
 
 
 def _price_spec(price: Price) -> PriceSpec:

@@ -1,8 +1,9 @@
 """Actions on the catalog: plans, and versions that may change until they are published."""
 
 from collections.abc import Iterable
-from datetime import datetime
-from typing import Any
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
@@ -24,8 +25,10 @@ from billing.pricing.spec import (
 )
 from billing.pricing.validation import Problem
 
+_CLOCKS_DIFFER: Final = timedelta(minutes=1)  # a caller's from ours
 
-def create_plan(*, key: str, name: str, currency: str, at: datetime) -> Plan:
+
+def create_plan(*, key: str, name: str, currency: str, is_add_on: bool = False, at: datetime) -> Plan:
     """A plan without versions. Raises ValidationError by field, Conflict `already_exists`."""
     found = list(key_problems(key))
     if not is_currency(currency):
@@ -34,7 +37,8 @@ def create_plan(*, key: str, name: str, currency: str, at: datetime) -> Plan:
     if found:
         raise refusal(found)
     Plan(key=key, name=name, currency=currency).clean_fields()
-    plan, created = Plan.objects.get_or_create(key=key, defaults={"name": name, "currency": currency, "created_at": at})
+    fields = {"name": name, "currency": currency, "is_add_on": is_add_on, "created_at": at}
+    plan, created = Plan.objects.get_or_create(key=key, defaults=fields)
     if not created:
         raise Conflict(f'There is a plan "{key}" already. Choose another key.', code="already_exists", field="key")
     return plan
@@ -65,15 +69,33 @@ def update_draft(*, version: PlanVersion, spec: VersionSpec, at: datetime) -> Pl
 
 @transaction.atomic
 def publish(*, version: PlanVersion, at: datetime, published_at: datetime | None = None) -> PlanVersion:
-    """Freeze the draft; new subscriptions take it from `published_at` (default: `at`) on.
+    """Freeze the draft; new subscriptions take it from `published_at` (default: `at`) on, which is not in the past.
 
     Checks it once more, because meters may have changed. Raises ValidationError, Conflict `version_published`.
     """
     version = _locked_draft(version)
+    if published_at is not None and published_at < at - _CLOCKS_DIFFER:
+        detail = "A version cannot be published in the past: what was sold then is what it was. Leave it out for now."
+        raise refusal([Problem("at", "in_the_past", detail)])
     check(spec_of(version), version.plan)
     version.status = VersionStatus.PUBLISHED
-    version.published_at = published_at or at
+    version.published_at = max(published_at or at, at)
     version.save(update_fields=["status", "published_at"])
+    return version
+
+
+@transaction.atomic
+def retire(*, version: PlanVersion, at: datetime) -> PlanVersion:
+    """No subscription begins with the version from now on; those that have it keep it.
+
+    Raises Conflict `version_not_published`. Retiring twice changes nothing.
+    """
+    version = _locked(version)
+    if version.status == VersionStatus.DRAFT:
+        raise Conflict("A draft is not for sale yet: delete it instead.", code="version_not_published")
+    if version.status == VersionStatus.PUBLISHED:
+        version.status, version.retired_at = VersionStatus.RETIRED, at
+        version.save(update_fields=["status", "retired_at"])
     return version
 
 
@@ -95,10 +117,14 @@ def refusal(found: Iterable[Problem]) -> ValidationError:
 
 
 def _locked_draft(version: PlanVersion) -> PlanVersion:
-    locked = PlanVersion.objects.select_for_update(of=["self"]).select_related("plan").get(pk=version.pk)
+    locked = _locked(version)
     if locked.status != VersionStatus.DRAFT:
         raise Conflict("This version is published and never changes. Make a new version.", code="version_published")
     return locked
+
+
+def _locked(version: PlanVersion) -> PlanVersion:
+    return PlanVersion.objects.select_for_update(of=["self"]).select_related("plan").get(pk=version.pk)
 
 
 def _write(version: PlanVersion, spec: VersionSpec) -> None:
@@ -106,12 +132,11 @@ def _write(version: PlanVersion, spec: VersionSpec) -> None:
     version.interval_count = spec.interval_count
     version.base_fee = spec.base_fee
     version.base_fee_timing = spec.base_fee_timing
+    version.trial_days = spec.trial_days
+    version.minimum_spend = spec.minimum_spend
     version.postpaid = spec.postpaid
     version.save()
-    CreditTerm.objects.bulk_create(
-        CreditTerm(version=version, unit=credit.unit, amount=credit.amount, priority=credit.priority)
-        for credit in spec.credits
-    )
+    CreditTerm.objects.bulk_create(CreditTerm(version=version, **asdict(credit)) for credit in spec.credits)
     OverageTerm.objects.bulk_create(
         OverageTerm(version=version, unit=term.unit, unit_amount=term.unit_amount) for term in spec.overage
     )

@@ -1,17 +1,16 @@
 """The shapes of the catalog in JSON: what may be sent, and what is answered."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Final
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from billing.http import ExactDecimalField, InstantField, KeyField, StrictSerializer, documents_only, plain_instant
-from billing.money import parse_decimal, plain
+from billing.http import ExactDecimalField, InstantField, KeyField, StrictSerializer, plain_instant
+from billing.money import plain
 from billing.pricing import queries
-from billing.pricing.models import FeeTiming, IntervalUnit, Plan, PlanVersion, Scheme
+from billing.pricing.models import CreditEvery, FeeTiming, IntervalUnit, Plan, PlanVersion, Scheme, VersionStatus
 from billing.pricing.schemes import Breakdown, Rated, Terms, Tier, Usage
 from billing.pricing.spec import (
     ROW_AMOUNTS,
@@ -26,39 +25,6 @@ from billing.pricing.spec import (
 
 ONE: Final = Decimal(1)
 ZERO: Final = Decimal(0)
-
-
-class NotYetField(serializers.Field[Any, Any, Any, Any]):
-    """A field of the contract that can only have its neutral value so far."""
-
-    def __init__(self, neutral: str | int | None = None, **options: Any) -> None:
-        self.neutral = neutral
-        shown = "null" if neutral is None else str(neutral)
-        self.sentence = f"Other values are not available yet. Leave it out or send {shown}."
-        super().__init__(required=False, allow_null=neutral is None, help_text=f"{shown} so far.", **options)
-        documents_only(self, neutral)
-
-    def to_internal_value(self, data: Any) -> Any:
-        if not self._is_neutral(data):
-            raise serializers.ValidationError(self.sentence)
-        return self.neutral
-
-    def to_representation(self, value: Any) -> Any:
-        return value
-
-    def _is_neutral(self, data: Any) -> bool:
-        try:
-            return self.neutral is not None and parse_decimal(data) == parse_decimal(self.neutral)
-        except ValueError:
-            return False
-
-
-class OnlyField(serializers.ChoiceField):
-    """A choice of which only one is available so far."""
-
-    def __init__(self, only: str, **options: Any) -> None:
-        sentence = f'Only "{only}" is available yet.'
-        super().__init__([only], default=only, error_messages={"invalid_choice": sentence}, **options)
 
 
 @extend_schema_field({"type": "object", "additionalProperties": {}, "example": {"model": ["mini", "nano"]}})
@@ -92,12 +58,14 @@ class RowBody(StrictSerializer):
     rate = ExactDecimalField(required=False, allow_null=True, help_text="Of percentage, in percent.")
     fixed_amount = ExactDecimalField(required=False, allow_null=True, help_text="Of percentage: per event.")
     included = ExactDecimalField(default=ZERO, help_text="Free quantity of this row in each billing period.")
+    minimum_amount = ExactDecimalField(
+        default=None, allow_null=True, help_text="The least this row costs in a period: what lacks is added at its end."
+    )
     maximum_amount = ExactDecimalField(default=None, allow_null=True, help_text="The most this row costs in a period.")
 
 
 class MatchBody(RowBody):
     where = WhereField()
-    minimum_amount = NotYetField(write_only=True)
 
 
 class PricedBody(RowBody):
@@ -122,7 +90,6 @@ class PricedBody(RowBody):
 class PriceBody(PricedBody):
     key = KeyField()
     meter = KeyField(help_text="Key of the meter whose quantity is priced.")
-    minimum_amount = NotYetField()
     match = MatchBody(many=True, default=list)
 
 
@@ -149,18 +116,12 @@ def row_errors(scheme: str, row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-class SimulatedMatchBody(RowBody):
-    where = WhereField()
-    minimum_amount = ExactDecimalField(default=None, allow_null=True)
-
-
 class SimulatedPriceBody(PricedBody):
     """A price as in a version; its key and meter are not looked at."""
 
     key = KeyField(default="price")
     meter = KeyField(default="meter")
-    minimum_amount = ExactDecimalField(default=None, allow_null=True)
-    match = SimulatedMatchBody(many=True, default=list)
+    match = MatchBody(many=True, default=list)
 
 
 class SimulatedUsageBody(StrictSerializer):
@@ -210,8 +171,12 @@ class SimulationAnswer(serializers.Serializer[Any]):
 class CreditBody(StrictSerializer):
     unit = serializers.CharField(max_length=32, default="credits")
     amount = ExactDecimalField()
-    every = OnlyField("period")
-    rollover_max = NotYetField("0")
+    every = serializers.ChoiceField(
+        CreditEvery.choices, default="period", help_text="They expire when the next ones come."
+    )
+    rollover_max = ExactDecimalField(
+        default=ZERO, help_text="What is left moves to the next ones once, up to this amount."
+    )
     priority = serializers.IntegerField(default=10, help_text="Lower is spent first.")
 
 
@@ -225,8 +190,10 @@ class VersionBody(StrictSerializer):
     interval_count = serializers.IntegerField(default=1)
     base_fee = ExactDecimalField(default=ZERO)
     base_fee_timing = serializers.ChoiceField(FeeTiming.choices, default="advance")
-    trial_days = NotYetField(0)
-    minimum_spend = NotYetField()
+    trial_days = serializers.IntegerField(default=0, help_text="Days before the first base fee is due.")
+    minimum_spend = ExactDecimalField(
+        default=None, allow_null=True, help_text="The least a billing period costs, in the plan's currency."
+    )
     credits = CreditBody(many=True, default=list)
     prices = PriceBody(many=True, default=list)
     overage = OverageBody(many=True, default=list)
@@ -236,14 +203,16 @@ class VersionBody(StrictSerializer):
 class VersionAnswer(VersionBody):
     plan = KeyField()
     version = serializers.IntegerField(help_text="Counts from 1 within the plan.")
-    status = serializers.ChoiceField(["draft", "published"])
-    published_at = InstantField(allow_null=True)
+    status = serializers.ChoiceField(VersionStatus.choices)
+    published_at = InstantField(allow_null=True, help_text="New subscriptions take it from then on.")
+    retired_at = InstantField(allow_null=True, help_text="No subscription begins with it since then.")
 
 
 class PlanBody(StrictSerializer):
     key = KeyField()
     name = serializers.CharField(max_length=200)
     currency = serializers.CharField(max_length=3, default="USD", help_text="ISO 4217, in capitals.")
+    is_add_on = serializers.BooleanField(default=False, help_text="Only sold beside another plan.")
 
 
 class PublishBody(StrictSerializer):
@@ -260,8 +229,10 @@ def read_spec(body: Mapping[str, Any]) -> VersionSpec:
         interval_count=body["interval_count"],
         base_fee=body["base_fee"],
         base_fee_timing=body["base_fee_timing"],
+        trial_days=body["trial_days"],
+        minimum_spend=body["minimum_spend"],
         postpaid=body["postpaid"],
-        credits=tuple(CreditSpec(item["unit"], item["amount"], item["priority"]) for item in body["credits"]),
+        credits=tuple(CreditSpec(**item) for item in body["credits"]),
         prices=tuple(map(read_price, body["prices"])),
         overage=tuple(OverageSpec(item["unit"], item["unit_amount"]) for item in body["overage"]),
     )
@@ -285,7 +256,7 @@ def _read_amounts(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def shown_plan(plan: Plan) -> dict[str, Any]:
-    return {"key": plan.key, "name": plan.name, "currency": plan.currency}
+    return {"key": plan.key, "name": plan.name, "currency": plan.currency, "is_add_on": plan.is_add_on}
 
 
 def shown_version(version: PlanVersion) -> dict[str, Any]:
@@ -294,6 +265,7 @@ def shown_version(version: PlanVersion) -> dict[str, Any]:
         "version": version.number,
         "status": version.status,
         "published_at": plain_instant(version.published_at) if version.published_at else None,
+        "retired_at": plain_instant(version.retired_at) if version.retired_at else None,
         **shown_terms(version),
     }
 
@@ -305,8 +277,8 @@ def shown_terms(version: PlanVersion) -> dict[str, Any]:
         "interval_count": spec.interval_count,
         "base_fee": plain(spec.base_fee),
         "base_fee_timing": spec.base_fee_timing,
-        "trial_days": 0,
-        "minimum_spend": None,
+        "trial_days": spec.trial_days,
+        "minimum_spend": _shown_limit(spec.minimum_spend),
         "credits": list(map(_shown_credit, spec.credits)),
         "prices": list(map(_shown_price, spec.prices)),
         "overage": [{"unit": term.unit, "unit_amount": plain(term.unit_amount)} for term in spec.overage],
@@ -318,8 +290,8 @@ def _shown_credit(term: CreditSpec) -> dict[str, Any]:
     return {
         "unit": term.unit,
         "amount": plain(term.amount),
-        "every": "period",
-        "rollover_max": "0",
+        "every": term.every,
+        "rollover_max": plain(term.rollover_max),
         "priority": term.priority,
     }
 
@@ -333,7 +305,7 @@ def _shown_price(price: PriceSpec) -> dict[str, Any]:
         "per": plain(price.per),
         **_shown_amounts(price.scheme, price),
         "included": plain(price.included),
-        "minimum_amount": None,
+        "minimum_amount": _shown_limit(price.minimum_amount),
         "maximum_amount": _shown_limit(price.maximum_amount),
         "match": [_shown_match_row(price.scheme, row) for row in price.match],
     }
@@ -343,9 +315,8 @@ def _shown_match_row(scheme: str, row: MatchSpec) -> dict[str, Any]:
     shown = {"where": row.where, **_shown_amounts(scheme, row)}
     if row.included:
         shown["included"] = plain(row.included)
-    if row.maximum_amount is not None:
-        shown["maximum_amount"] = _shown_limit(row.maximum_amount)
-    return shown
+    limits = {name: getattr(row, name) for name in ("minimum_amount", "maximum_amount")}
+    return shown | {name: plain(limit) for name, limit in limits.items() if limit is not None}
 
 
 def _shown_amounts(scheme: str, row: PriceSpec | MatchSpec) -> dict[str, Any]:
@@ -365,18 +336,10 @@ def _shown_limit(limit: Decimal | None) -> str | None:
 
 def read_simulation(body: Mapping[str, Any]) -> tuple[Terms, list[Usage], list[Usage]]:
     """The terms, the usage to rate, and the usage before it."""
-    terms = _with_minimums(terms_of(read_price(body["price"])), body["price"])
+    terms = terms_of(read_price(body["price"]))
     if "quantities" in body:
         return terms, [Usage(item["quantity"], item["where"], item["events"]) for item in body["quantities"]], []
     return terms, [Usage(body["quantity"], events=body["events"])], [Usage(body["prior_quantity"])]
-
-
-def _with_minimums(terms: Terms, body: Mapping[str, Any]) -> Terms:
-    match = [
-        replace(row, minimum_amount=sent["minimum_amount"])
-        for row, sent in zip(terms.match, body["match"], strict=True)
-    ]
-    return replace(terms, default=replace(terms.default, minimum_amount=body["minimum_amount"]), match=tuple(match))
 
 
 def shown_rated(rated: Rated, unit: str) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from billing.pricing.validation import Problem, problems
 # About three years: longer periods are a mistake, and far dates leave the calendar.
 LONGEST: Final = {"day": 1096, "week": 156, "month": 36, "year": 3}
 FEE_TIMINGS: Final = ("advance", "arrears")
+CREDITS_EVERY: Final = ("period", "month")
+MAX_TRIAL_DAYS: Final = 730
 MAX_PRICES: Final = 200
 MAX_MATCH_ROWS: Final = 500
 MAX_PRIORITY: Final = 32767
@@ -31,6 +33,7 @@ class RowSpec:
     package_amount: Decimal = ZERO
     rate: Decimal = ZERO
     fixed_amount: Decimal = ZERO
+    minimum_amount: Decimal | None = None
     maximum_amount: Decimal | None = None
 
 
@@ -65,17 +68,23 @@ ROW_AMOUNTS: Final = (
     "rate",
     "fixed_amount",
     "included",
+    "minimum_amount",
     "maximum_amount",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class CreditSpec:
-    """Granted once in each billing period; low priorities are spent first."""
+    """Granted in each billing period or, by `every`, each month of it; low priorities are spent first.
+
+    What is left when the next ones come moves to them once, up to `rollover_max`.
+    """
 
     unit: str
     amount: Decimal
     priority: int = 10
+    every: str = "period"
+    rollover_max: Decimal = ZERO
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +103,8 @@ class VersionSpec:
     interval_count: int = 1
     base_fee: Decimal = ZERO
     base_fee_timing: str = "advance"
+    trial_days: int = 0
+    minimum_spend: Decimal | None = None
     postpaid: bool = True
     credits: tuple[CreditSpec, ...] = ()
     prices: tuple[PriceSpec, ...] = ()
@@ -159,6 +170,10 @@ def _version_problems(spec: VersionSpec) -> Iterator[Problem]:
         yield Problem("base_fee", "negative", "Send zero or more.")
     if spec.base_fee_timing not in FEE_TIMINGS:
         yield Problem("base_fee_timing", "invalid_choice", f"Use one of {', '.join(FEE_TIMINGS)}.")
+    if not 0 <= spec.trial_days <= MAX_TRIAL_DAYS:
+        yield Problem("trial_days", "out_of_range", f"Use 0 to {MAX_TRIAL_DAYS}.")
+    if spec.minimum_spend is not None and spec.minimum_spend < 0:
+        yield Problem("minimum_spend", "negative", "Send zero or more, or null for none.")
 
 
 def _credit_problems(spec: VersionSpec, currency: str) -> Iterator[Problem]:
@@ -169,6 +184,13 @@ def _credit_problems(spec: VersionSpec, currency: str) -> Iterator[Problem]:
             yield Problem(path + "amount", "not_positive", "Send more than zero.")
         if not 0 <= credit.priority <= MAX_PRIORITY:
             yield Problem(path + "priority", "out_of_range", f"Use 0 to {MAX_PRIORITY}.")
+        if credit.rollover_max < 0:
+            yield Problem(path + "rollover_max", "negative", "Send zero or more.")
+        if credit.every not in CREDITS_EVERY:
+            yield Problem(path + "every", "invalid_choice", f"Use one of {', '.join(CREDITS_EVERY)}.")
+        elif credit.every == "month" and spec.interval not in ("month", "year"):
+            detail = f"A billing period of a {spec.interval} has no months; give the credits every period."
+            yield Problem(path + "every", "invalid_choice", detail)
 
 
 def _overage_problems(spec: VersionSpec, currency: str) -> Iterator[Problem]:

@@ -9,7 +9,7 @@ from django.db.models.functions import Now
 from accounts.ids import new_id
 from accounts.models import Customer
 from billing.fields import ordered
-from billing.pricing.models import PlanVersion
+from billing.pricing.models import Coupon, PlanVersion
 
 
 class SubscriptionStatus(models.TextChoices):
@@ -23,6 +23,14 @@ class Subscription(models.Model):
     public_id = models.CharField(max_length=40, unique=True, default=partial(new_id, "sub"), editable=False)
     customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="subscriptions")
     version = models.ForeignKey(PlanVersion, on_delete=models.PROTECT, related_name="subscriptions")
+    beside = models.ForeignKey(
+        "self",
+        on_delete=models.PROTECT,
+        null=True,
+        editable=False,
+        related_name="add_ons",
+        help_text="Of an add-on: the subscription that it is added to, and whose billing periods it shares.",
+    )
     status = models.CharField(
         max_length=16, choices=SubscriptionStatus, default=SubscriptionStatus.ACTIVE, editable=False
     )
@@ -51,6 +59,33 @@ class Subscription(models.Model):
 
     def __str__(self) -> str:
         return f"{self.customer.key} on {self.version}"
+
+
+class CouponRedemption(models.Model):
+    """A coupon on a subscription: it discounts the billing periods that begin in [starts_at, ends_at).
+
+    `starts_at` is the beginning of the first of them. Only its end may change (a trigger guards it).
+    """
+
+    subscription = models.ForeignKey(Subscription, on_delete=models.PROTECT, related_name="coupons")
+    coupon = models.ForeignKey(Coupon, on_delete=models.PROTECT, related_name="redemptions")
+    starts_at = models.DateTimeField()
+    ends_at = models.DateTimeField(null=True, blank=True, help_text="Set when it was taken off.")
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        ordering = ["starts_at", "id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["subscription", "coupon"], condition=Q(ends_at=None), name="coupon_once_per_subscription"
+            ),
+            models.CheckConstraint(
+                condition=Q(ends_at=None) | Q(ends_at__gte=models.F("starts_at")), name="redemption_ends_later"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.coupon.key} on {self.subscription}"
 
 
 class PeriodStatus(models.TextChoices):
