@@ -12,7 +12,7 @@ from billing.metering.counting import Feed
 from billing.metering.identity import canonical, event_digest
 from billing.metering.judging import Event
 from billing.metering.models import CorrectionKind, EventCorrection, EventIdentity
-from billing.metering.store import EVENT_COLUMNS, Delta, properties_decoder, stored_event
+from billing.metering.store import EVENT_COLUMNS, Change, Delta, properties_decoder, stored_event
 from billing.periods import QUARTER, quarter_floor
 
 # In a delta of a max or latest meter: its quarter hour is counted again from the events. Less than every other rank.
@@ -118,8 +118,8 @@ def _delta(event: Event, customer_id: int, feed: Feed, events: int) -> Delta:
     quantity, rank = feed.quantity, feed.rank
     if events < 0:
         quantity, rank = (-quantity, None) if rank is None else (Decimal(0), RECOUNT)
-    starts_at = quarter_floor(event.occurred_at)
-    return Delta(customer_id, feed.meter_id, starts_at, feed.dimensions, feed.member, quantity, events, rank)
+    change = Change(feed.meter_id, quantity, events, rank, feed.member)
+    return Delta(customer_id, quarter_floor(event.occurred_at), feed.dimensions, [change])
 
 
 def of_quarter(customer_id: int, event_type: str, starts_at: datetime) -> Iterator[Event]:

@@ -20,7 +20,7 @@ _MERGE: Final = """
         rank = greatest(kept.rank, excluded.rank), events = kept.events + excluded.events"""
 
 # Bounds the length of one transaction. What is left is folded by the next.
-MOST_DELTAS: Final = 50_000
+MOST_DELTAS: Final = 20_000
 
 
 def claim_dirty(skip: Collection[int]) -> int | None:
@@ -92,12 +92,16 @@ _MOVE: Final = f"""
 WITH gone AS (
     DELETE FROM billing_usagedelta
     WHERE id IN (SELECT id FROM billing_usagedelta WHERE customer_id = %(customer)s ORDER BY id LIMIT %(most)s)
-    RETURNING meter_id, starts_at, dimensions, quantity, events, rank, member
+    RETURNING starts_at, dimensions, meters, quantities, events, ranks, members
+), changes AS (
+    SELECT starts_at, dimensions, change.*
+    FROM gone, unnest(meters, quantities, gone.events, ranks, members)
+        AS change (meter_id, quantity, events, rank, member)
 ), summed AS (
     SELECT meter_id, starts_at, dimensions,
            substr(encode(sha256(convert_to(dimensions, 'UTF8')), 'hex'), 1, 32)::uuid AS digest,
            {MERGED} AS quantity, sum(events) AS events, max(rank) AS rank
-    FROM gone GROUP BY meter_id, starts_at, dimensions
+    FROM changes GROUP BY meter_id, starts_at, dimensions
 ), new_sets AS (
     INSERT INTO billing_dimensionset (customer_id, digest, "values")
     SELECT DISTINCT %(customer)s::bigint, digest, dimensions::jsonb FROM summed
@@ -129,8 +133,8 @@ WITH gone AS (
     GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
     ON CONFLICT (period_id, meter_id, dimension_set_id) {_MERGE}
 ), members AS (
-    SELECT meter_id, starts_at, set_id, member, sum(gone.events) AS events
-    FROM gone JOIN moved USING (meter_id, starts_at, dimensions) WHERE member IS NOT NULL GROUP BY 1, 2, 3, 4
+    SELECT meter_id, starts_at, set_id, member, sum(changes.events) AS events
+    FROM changes JOIN moved USING (meter_id, starts_at, dimensions) WHERE member IS NOT NULL GROUP BY 1, 2, 3, 4
 ), bucket_members AS (
     INSERT INTO billing_bucketmember AS kept (customer_id, meter_id, starts_at, dimension_set_id, member, events)
     SELECT %(customer)s, meter_id, starts_at, set_id, member, events FROM members ORDER BY 2, 3, 4, 5
@@ -155,7 +159,7 @@ WITH gone AS (
     WHERE customer_id = %(customer)s AND (SELECT count(*) FROM gone) < %(most)s
 )
 SELECT min(starts_at), array_agg(meter_id) FILTER (WHERE rank = ''), array_agg(starts_at) FILTER (WHERE rank = '')
-FROM gone
+FROM changes
 """  # noqa: S608 -- the parts are ours
 
 _SET_DECISIVE: Final = (

@@ -225,20 +225,25 @@ def rank_field() -> "models.TextField[Any, Any]":
 
 
 class UsageDelta(models.Model):
-    """A change of the counters that is committed but not yet folded into them. Also the mark that a customer is
-    dirty. Ingest appends; only the fold deletes."""
+    """Changes of the counters of one quarter hour and dimension set that are committed but not yet folded into them:
+    the same place in each list is about the same meter. Also the mark that a customer is dirty. Ingest appends; only
+    the fold deletes."""
 
     customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="+", db_constraint=False)
-    meter = models.ForeignKey(Meter, on_delete=models.PROTECT, related_name="+", db_constraint=False, db_index=False)
     starts_at = models.DateTimeField(help_text="The quarter hour.")
-    dimensions = models.TextField(help_text="JSON object with sorted keys: the values of the meter's dimensions.")
-    quantity = amount_field()
-    events = models.BigIntegerField()
-    rank = rank_field()
-    member = models.UUIDField(null=True, help_text="Of a unique meter: digest of the value.")
+    dimensions = models.TextField(help_text="JSON object with sorted keys: the values of the meters' dimensions.")
+    meters = ArrayField(models.BigIntegerField())
+    quantities = ArrayField(models.DecimalField(max_digits=38, decimal_places=12))
+    events = ArrayField(models.BigIntegerField())
+    ranks = ArrayField(rank_field(), null=True, help_text="Null when no meter has one.")
+    members = ArrayField(
+        models.UUIDField(null=True),
+        null=True,
+        help_text="Of unique meters: digests of the values. Null when no meter has one.",
+    )
 
     def __str__(self) -> str:
-        return f"{self.quantity} at {self.starts_at}"
+        return f"{self.quantities} at {self.starts_at}"
 
 
 class DimensionSet(models.Model):

@@ -112,7 +112,10 @@ def has_usage(customer: Customer) -> bool:
 
 def is_counted(meter: Meter) -> bool:
     """Whether events were counted with it, which freezes what gives them their meaning."""
-    return UsageDelta.objects.filter(meter=meter).exists() or UsageBucket.objects.filter(meter=meter).exists()
+    return (
+        UsageDelta.objects.filter(meters__contains=[meter.pk]).exists()
+        or UsageBucket.objects.filter(meter=meter).exists()
+    )
 
 
 # --- events -----------------------------------------------------------------------------------------------------

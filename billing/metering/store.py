@@ -5,6 +5,7 @@ Callers run in a transaction. Identities are always taken in the order of their 
 same events wait for each other instead of deadlocking.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -48,17 +49,23 @@ class Unmatched:
 type Item = Matched | Unmatched
 
 
-class Delta(NamedTuple):
-    """A change of the counters. See `counting.Feed` for rank and member."""
+class Change(NamedTuple):
+    """Of one meter's counter. See `counting.Feed` for rank and member."""
 
-    customer_id: int
     meter_id: int
-    starts_at: datetime
-    dimensions: str
-    member: str | None
     quantity: Decimal
     events: int
     rank: str | None
+    member: str | None
+
+
+class Delta(NamedTuple):
+    """Changes of the counters of one quarter hour and dimension set."""
+
+    customer_id: int
+    starts_at: datetime
+    dimensions: str
+    changes: Sequence[Change]
 
 
 @dataclass(slots=True)
@@ -197,21 +204,28 @@ def append_deltas(changes: Sequence[Delta]) -> None:
 
 
 def deltas(matched: Iterable[Matched]) -> list[Delta]:
-    """What the events add, one per customer, meter, quarter hour, dimensions and member, in that order."""
-    sums: dict[tuple[int, int, datetime, str, str | None], tuple[Decimal, int, str | None]] = {}
+    """What the events add, one per customer, quarter hour and dimensions, in that order."""
+    sums: dict[tuple[int, datetime, str], dict[tuple[int, str | None], Change]] = {}
     with exact():
         for item in matched:
             quarter = quarter_floor(item.event.occurred_at) if item.feeds else None
             for feed in item.feeds:
                 assert quarter is not None
-                key = (item.customer_id, feed.meter_id, quarter, feed.dimensions, feed.member)
-                quantity, events, rank = sums.get(key, (Decimal(0), 0, None))
-                if feed.rank is None:
-                    quantity += feed.quantity
-                elif rank is None or feed.rank > rank:
-                    quantity, rank = feed.quantity, feed.rank
-                sums[key] = (quantity, events + 1, rank)
-    return [Delta(*key, *value) for key, value in sorted(sums.items())]
+                changes = sums.setdefault((item.customer_id, quarter, feed.dimensions), {})
+                key = (feed.meter_id, feed.member)
+                changes[key] = _added(changes.get(key), feed)
+    return [Delta(*key, tuple(changes.values())) for key, changes in sorted(sums.items())]
+
+
+def _added(change: Change | None, feed: Feed) -> Change:
+    if change is None:
+        return Change(feed.meter_id, feed.quantity, 1, feed.rank, feed.member)
+    events, quantity, rank = change.events + 1, change.quantity, change.rank
+    if feed.rank is None:
+        quantity += feed.quantity
+    elif rank is None or feed.rank > rank:
+        quantity, rank = feed.quantity, feed.rank
+    return Change(feed.meter_id, quantity, events, rank, feed.member)
 
 
 def append_refused(groups: Sequence[RefusedGroup], *, api_key_id: int | None, at: datetime) -> None:
@@ -381,7 +395,7 @@ COPY billing_unmatchedevent
 FROM STDIN
 """
 _COPY_DELTAS: Final = """
-COPY billing_usagedelta (customer_id, meter_id, starts_at, dimensions, member, quantity, events, rank) FROM STDIN
+COPY billing_usagedelta (customer_id, starts_at, dimensions, meters, quantities, events, ranks, members) FROM STDIN
 """
 
 
@@ -411,15 +425,48 @@ def _event_row(event: Event, owner: object) -> str:
 
 
 def _delta_row(delta: Delta) -> str:
-    customer_id, meter_id, starts_at, dimensions, member, quantity, events, rank = delta
+    ranks, members = _ranks(delta.changes), _members(delta.changes)
     return (
-        f"{customer_id}\t{meter_id}\t{starts_at.isoformat()}\t{_escape(dimensions)}\t{member or _NULL}"
-        f"\t{quantity:f}\t{events}\t{_NULL if rank is None else _escape(rank)}"
+        f"{delta.customer_id}\t{delta.starts_at.isoformat()}\t{_escape(delta.dimensions)}"
+        f"\t{_meters(delta.changes)}\t{_quantities(delta.changes)}\t{_events(delta.changes)}"
+        f"\t{_NULL if ranks is None else _escape(ranks)}\t{members or _NULL}"
     )
 
 
 def _escape(text: str) -> str:
     return text.replace("\\", "\\\\") if "\\" in text else text
+
+
+# The lists of a delta as PostgreSQL reads arrays.
+
+
+def _meters(changes: Iterable[Change]) -> str:
+    return f"{{{','.join([str(one.meter_id) for one in changes])}}}"
+
+
+def _quantities(changes: Iterable[Change]) -> str:
+    return f"{{{','.join([format(one.quantity, 'f') for one in changes])}}}"
+
+
+def _events(changes: Iterable[Change]) -> str:
+    return f"{{{','.join([str(one.events) for one in changes])}}}"
+
+
+def _ranks(changes: Sequence[Change]) -> str | None:
+    if all(one.rank is None for one in changes):
+        return None
+    quoted = ("NULL" if one.rank is None else f'"{_QUOTED.sub(_BACKSLASH, one.rank)}"' for one in changes)
+    return f"{{{','.join(quoted)}}}"
+
+
+def _members(changes: Sequence[Change]) -> str | None:
+    if all(one.member is None for one in changes):
+        return None
+    return f"{{{','.join([one.member or 'NULL' for one in changes])}}}"
+
+
+_QUOTED: Final = re.compile(r'["\\]')
+_BACKSLASH: Final = r"\\\g<0>"
 
 
 # --- few: one statement ---------------------------------------------------------------------------------------
@@ -434,7 +481,7 @@ def _append_few(items: Sequence[Item], permanent: bool) -> dict[str, str]:
 
 def _few(items: Sequence[Item]) -> dict[str, Any]:
     events = [item.event for item in items]
-    fed = [(item.event, feed) for item in items if isinstance(item, Matched) for feed in item.feeds]
+    fed = [(item.event.digest, delta) for item in items if isinstance(item, Matched) for delta in deltas([item])]
     return {
         "digest": [event.digest for event in events],
         "payload": [event.payload for event in events],
@@ -449,13 +496,14 @@ def _few(items: Sequence[Item]) -> dict[str, Any]:
         "customer_key": [event.customer_key for event in events],
         "revision": [item.revision if isinstance(item, Matched) else None for item in items],
         "reason": [item.reason if isinstance(item, Unmatched) else None for item in items],
-        "fed": [event.digest for event, _ in fed],
-        "meter_id": [feed.meter_id for _, feed in fed],
-        "starts_at": [quarter_floor(event.occurred_at) for event, _ in fed],
-        "dimensions": [feed.dimensions for _, feed in fed],
-        "quantity": [feed.quantity for _, feed in fed],
-        "rank": [feed.rank for _, feed in fed],
-        "member": [feed.member for _, feed in fed],
+        "fed": [digest for digest, _ in fed],
+        "starts_at": [delta.starts_at for _, delta in fed],
+        "dimensions": [delta.dimensions for _, delta in fed],
+        "meters": [_meters(delta.changes) for _, delta in fed],
+        "quantities": [_quantities(delta.changes) for _, delta in fed],
+        "counts": [_events(delta.changes) for _, delta in fed],
+        "ranks": [_ranks(delta.changes) for _, delta in fed],
+        "members": [_members(delta.changes) for _, delta in fed],
     }
 
 
@@ -483,11 +531,12 @@ WITH sent AS (
     SELECT digest, source, event_id, type, occurred_at, recorded_at, properties, extensions, customer_key, reason
     FROM sent JOIN fresh USING (digest) WHERE reason IS NOT NULL
 ), counted AS (
-    INSERT INTO billing_usagedelta (customer_id, meter_id, starts_at, dimensions, quantity, events, rank, member)
-    SELECT sent.customer_id, fed.meter_id, fed.starts_at, fed.dimensions, fed.quantity, 1, fed.rank, fed.member
-    FROM unnest(%(fed)s::uuid[], %(meter_id)s::bigint[], %(starts_at)s::timestamptz[],
-                %(dimensions)s::text[], %(quantity)s::numeric[], %(rank)s::text[], %(member)s::uuid[])
-        AS fed (digest, meter_id, starts_at, dimensions, quantity, rank, member)
+    INSERT INTO billing_usagedelta (customer_id, starts_at, dimensions, meters, quantities, events, ranks, members)
+    SELECT sent.customer_id, fed.starts_at, fed.dimensions, fed.meters::bigint[], fed.quantities::numeric[],
+           fed.events::bigint[], fed.ranks::text[], fed.members::uuid[]
+    FROM unnest(%(fed)s::uuid[], %(starts_at)s::timestamptz[], %(dimensions)s::text[], %(meters)s::text[],
+                %(quantities)s::text[], %(counts)s::text[], %(ranks)s::text[], %(members)s::text[])
+        AS fed (digest, starts_at, dimensions, meters, quantities, events, ranks, members)
     JOIN fresh USING (digest) JOIN sent USING (digest)
 )
 SELECT replace(digest::text, '-', '') FROM fresh

@@ -72,7 +72,7 @@ def test_an_interrupted_import_goes_on_where_it_stopped(load, monkeypatch):
 
     assert "Going on after row 1,000." in said
     assert "1,500 accepted, 0 duplicate" in said
-    assert sum(delta.quantity for delta in UsageDelta.objects.all()) == sum(range(2500))
+    assert sum(sum(delta.quantities) for delta in UsageDelta.objects.all()) == sum(range(2500))
 
 
 def test_what_is_refused_is_reported_with_its_reason(load):
@@ -84,7 +84,7 @@ def test_what_is_refused_is_reported_with_its_reason(load):
     assert "1 x invalid_value: tokens: Send zero or more" in said
     assert "invalid_field" in said
     assert "missing_field" in said
-    assert UsageDelta.objects.get().quantity == 2
+    assert UsageDelta.objects.get().quantities == [2]
 
 
 def test_bytes_that_are_no_utf8_refuse_their_row_only(load):

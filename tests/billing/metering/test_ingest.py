@@ -7,6 +7,7 @@ from decimal import Decimal
 import pytest
 
 from billing.metering import services
+from billing.metering.identity import member_digest
 from billing.metering.models import EventIdentity, RefusedItems, UnmatchedEvent, UsageDelta, UsageEvent
 from tests.factories import event, ingest, make_meter
 
@@ -38,9 +39,28 @@ def test_new_events_are_stored_with_what_they_add(acme, tokens, size):
         "results": [],
     }
     assert UsageEvent.objects.filter(customer=acme).count() == EventIdentity.objects.count() == size
-    deltas = UsageDelta.objects.filter(customer=acme, meter=tokens, starts_at=AT, dimensions='{"model":"large"}')
-    assert sum(delta.quantity for delta in deltas) == sum(range(size))
-    assert sum(delta.events for delta in deltas) == size
+    deltas = UsageDelta.objects.filter(customer=acme, meters=[tokens.pk], starts_at=AT, dimensions='{"model":"large"}')
+    assert sum(sum(delta.quantities) for delta in deltas) == sum(range(size))
+    assert sum(sum(delta.events) for delta in deltas) == size
+
+
+@pytest.mark.parametrize("filler", [0, MANY])
+def test_meters_with_the_same_dimensions_are_changed_by_one_row(acme, tokens, filler):
+    calls = make_meter("calls", aggregation="count", dimensions=["model"])
+    seats = make_meter("seats", aggregation="unique", value="seat", dimensions=["model"])
+    level = make_meter("level", aggregation="latest", dimensions=["model"])
+    alone = make_meter("alone", aggregation="count", filters=[{"property": "model", "op": "exists"}])
+    odd = event('a"\\{,}', source='NULL"\\', tokens="1.50", seat="NULL", level=7, model="large")
+
+    ingest(odd, *(event(f"f{n}", "unknown") for n in range(filler)), at=AT)
+
+    other, together = UsageDelta.objects.order_by("-dimensions")
+    assert (together.meters, other.meters) == ([tokens.pk, calls.pk, seats.pk, level.pk], [alone.pk])
+    assert together.quantities == [Decimal("1.5"), 1, 0, 7]
+    assert together.events == [1, 1, 1, 1]
+    assert (together.ranks[:3], other.ranks, other.members) == ([None, None, None], None, None)
+    assert together.ranks[3].endswith('NULL"\\\x01a"\\{,}')
+    assert [member and member.hex for member in together.members] == [None, None, member_digest("NULL"), None]
 
 
 @pytest.mark.parametrize("size", [FEW, MANY])
@@ -67,7 +87,7 @@ def test_a_repeat_is_a_duplicate_and_another_payload_a_conflict(size):
 
     assert (answer.accepted, answer.duplicate, answer.conflict) == (1, size - 1, 1)
     assert statuses(answer)[size - 1] == "conflict"
-    assert sum(delta.quantity for delta in UsageDelta.objects.all()) == size + 5
+    assert sum(sum(delta.quantities) for delta in UsageDelta.objects.all()) == size + 5
 
 
 @pytest.mark.parametrize("filler", [0, MANY])
@@ -77,7 +97,7 @@ def test_inside_one_batch_the_first_wins(filler):
     answer = ingest(*batch, *(event(f"f{n}") for n in range(filler)), at=AT)
 
     assert statuses(answer) == {1: "duplicate", 2: "conflict"}
-    assert sum(delta.quantity for delta in UsageDelta.objects.all()) == 5
+    assert sum(sum(delta.quantities) for delta in UsageDelta.objects.all()) == 5
 
 
 @pytest.mark.parametrize("filler", [0, MANY])
@@ -150,7 +170,7 @@ def test_a_value_that_is_no_amount_refuses_the_item(value):
 def test_a_decimal_of_zero_or_more_is_counted_exactly(value):
     ingest(event("a", tokens=value), at=AT)
 
-    assert UsageDelta.objects.get().quantity == Decimal(str(value))
+    assert UsageDelta.objects.get().quantities == [Decimal(str(value))]
 
 
 @pytest.mark.parametrize("size", [FEW, MANY])

@@ -22,7 +22,7 @@ class TestReplay:
 
         meter = services.create_meter(**CALLS, at=LATER)
 
-        assert [(delta.meter_id, delta.events) for delta in UsageDelta.objects.all()] == [(meter.pk, 2)]
+        assert [(delta.meters, delta.events) for delta in UsageDelta.objects.all()] == [([meter.pk], [2])]
         assert [one.recorded_at for one in UsageEvent.objects.all()] == [AT, AT]
         assert [one.event_id for one in UnmatchedEvent.objects.all()] == ["c"]
         assert services.replay_unmatched(at=LATER) == 0
@@ -50,7 +50,7 @@ class TestReplay:
 
         services.create_meter(key="t", event_type="llm.completion", aggregation="sum", value="tokens", at=LATER)
 
-        assert UsageDelta.objects.get().quantity == 2
+        assert UsageDelta.objects.get().quantities == [2]
         assert [(one.event_id, one.reason) for one in UnmatchedEvent.objects.all()] == [("a", "invalid_value")]
         assert services.replay_unmatched(at=LATER) == 0
 
@@ -59,7 +59,7 @@ class TestReplay:
 
         services.create_meter(key="t", event_type="llm.completion", aggregation="sum", value="tokens", at=LATER)
 
-        assert UsageDelta.objects.get().quantity == Decimal("0.123456789012")
+        assert UsageDelta.objects.get().quantities == [Decimal("0.123456789012")]
 
 
 SAID = {"status": "ok", "code": 200, "ratio": Decimal("0.5"), "big": "1e3", "flag": True, "deep": {"a": {"b": 7}}}

@@ -30,4 +30,4 @@ def test_the_sweeper_and_the_purge_may_run_twice(acme):
         tasks.replay_unmatched()
         tasks.purge_identities()
 
-    assert UsageDelta.objects.get().events == 1
+    assert UsageDelta.objects.get().events == [1]
