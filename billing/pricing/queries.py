@@ -107,7 +107,7 @@ def _read(version_id: int) -> _Said:
 
 def price_terms(price: Price) -> Terms:
     """The price as schemes calculate it. Reads its meter and match rows."""
-    return terms_of(_price_spec(price))
+    return terms_of(price_spec(price))
 
 
 def spec_of(version: PlanVersion) -> VersionSpec:
@@ -122,7 +122,7 @@ def spec_of(version: PlanVersion) -> VersionSpec:
         minimum_spend=version.minimum_spend,
         postpaid=version.postpaid,
         credits=tuple(map(_credit_spec, version.credits.all())),
-        prices=tuple(_price_spec(price) for price in version.prices.all()),
+        prices=tuple(price_spec(price) for price in version.prices.all()),
         overage=tuple(OverageSpec(term.unit, term.unit_amount) for term in version.overage.all()),
     )
 
@@ -131,7 +131,8 @@ def _credit_spec(term: CreditTerm) -> CreditSpec:
     return CreditSpec(term.unit, term.amount, term.priority, term.every, term.rollover_max)
 
 
-def _price_spec(price: Price) -> PriceSpec:
+def price_spec(price: Price) -> PriceSpec:
+    """The price as plain values. Reads its meter and match rows."""
     return PriceSpec(
         key=price.key,
         meter=price.meter.key,

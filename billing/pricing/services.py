@@ -154,17 +154,18 @@ def _write_prices(version: PlanVersion, specs: Iterable[PriceSpec]) -> None:
             unit=spec.unit,
             scheme=spec.scheme,
             per=spec.per,
-            **_amounts(spec),
+            **row_columns(spec),
         )
         for spec in specs
     )
     MatchRow.objects.bulk_create(
-        MatchRow(price=price, where=row.where, **_amounts(row))
+        MatchRow(price=price, where=row.where, **row_columns(row))
         for price, spec in zip(prices, specs, strict=True)
         for row in spec.match
     )
 
 
-def _amounts(row: PriceSpec | MatchSpec) -> dict[str, Any]:
+def row_columns(row: PriceSpec | MatchSpec) -> dict[str, Any]:
+    """A row's amounts by the columns that hold them."""
     amounts = {name: getattr(row, name) for name in ROW_AMOUNTS}
     return {**amounts, "tiers": [tier_as_stored(tier) for tier in row.tiers]}
