@@ -3,7 +3,13 @@
 from billing.budgets.admin import AlertAdmin, BudgetAdmin
 from billing.credits.admin import CreditGrantAdmin, LedgerTransactionAdmin, SettlementAdmin
 from billing.cycle.admin import SubscriptionAdmin
-from billing.metering.admin import ImportRunAdmin, MeterAdmin, RefusedItemsAdmin, UnmatchedEventAdmin
+from billing.metering.admin import (
+    DimensionUseAdmin,
+    ImportRunAdmin,
+    MeterAdmin,
+    RefusedItemsAdmin,
+    UnmatchedEventAdmin,
+)
 from billing.notifications.admin import OutboxMessageAdmin
 from billing.pricing.admin import PlanAdmin, PlanVersionAdmin
 
@@ -11,6 +17,7 @@ __all__ = [
     "AlertAdmin",
     "BudgetAdmin",
     "CreditGrantAdmin",
+    "DimensionUseAdmin",
     "ImportRunAdmin",
     "LedgerTransactionAdmin",
     "MeterAdmin",

@@ -124,6 +124,10 @@ if DATABASE_POOL_SIZE:
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 SILENCED_SYSTEM_CHECKS: list[str] = []
 
+# --- Metering -------------------------------------------------------------------------------------------------
+# Values of a dimension that a customer may use in a month, each counted by itself; more count under "(other)".
+DIMENSION_VALUES = env.integer("DIMENSION_VALUES", 10_000)
+
 # --- Valkey: caches and the message broker; nothing lives only there --------------------------------------------
 REDIS_URL = env.text("REDIS_URL", embedded.redis_url(VAR))
 CACHES = {
@@ -272,6 +276,7 @@ UNFOLD = {
                 "Intake",
                 ("Unmatched events", "billing_unmatchedevent", "help"),
                 ("Refused items", "billing_refuseditems", "block"),
+                ("Dimension use", "billing_dimensionuse", "stacked_bar_chart"),
                 ("Imports", "billing_importrun", "upload_file"),
                 ("API keys", "accounts_apikey", "key"),
             ),

@@ -12,7 +12,7 @@ from billing.admin_pages import ReadOnlyAdmin
 from billing.clock import now
 from billing.errors import Conflict
 from billing.metering import queries, services
-from billing.metering.models import ImportRun, Meter, RefusedItems, UnmatchedEvent
+from billing.metering.models import DimensionUse, ImportRun, Meter, RefusedItems, UnmatchedEvent
 
 METER_FIELDS = ["key", "name", "unit", "event_type", "aggregation", "value", "dimensions", "filters"]
 
@@ -81,6 +81,17 @@ class RefusedItemsAdmin(ReadOnlyAdmin):
     list_select_related = ["api_key"]
     ordering = ["-id"]
     show_full_result_count = False
+
+
+@admin.register(DimensionUse)
+class DimensionUseAdmin(ReadOnlyAdmin):
+    """How many values of a dimension a customer uses, and whether more count under (other) by now."""
+
+    list_display = ["month", "customer", "dimension", "values", "capped_at"]
+    list_filter = [("capped_at", admin.EmptyFieldListFilter), "dimension"]
+    list_select_related = ["customer"]
+    search_fields = ["customer__key", "customer__name"]
+    ordering = ["-month", "-values"]
 
 
 @admin.register(ImportRun)

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from django.db import connection
 
+from billing.metering import capping
 from billing.metering.counting import Feed
 
 # Of rows with a rank the greatest decides, by bytes; others add up. An aggregate, and how it enters a counter.
@@ -47,7 +48,7 @@ def move_deltas(customer_id: int, at: datetime) -> Moved:
     committed, so its snapshot saw it.
     """
     with connection.cursor() as cursor:
-        cursor.execute(_MOVE, {"customer": customer_id, "most": MOST_DELTAS, "at": at})
+        cursor.execute(_MOVE, {"customer": customer_id, "most": MOST_DELTAS, "values": capping.limit(), "at": at})
         since, meters, quarters = cursor.fetchone()
     return Moved(since, sorted(set(zip(meters or (), quarters or (), strict=True))))
 
@@ -89,11 +90,11 @@ FOR UPDATE SKIP LOCKED
 """
 
 _MOVE: Final = f"""
-WITH gone AS (
+WITH taken AS (
     DELETE FROM billing_usagedelta
     WHERE id IN (SELECT id FROM billing_usagedelta WHERE customer_id = %(customer)s ORDER BY id LIMIT %(most)s)
     RETURNING starts_at, dimensions, meters, quantities, events, ranks, members
-), changes AS (
+), {capping.CAP}, changes AS (
     SELECT starts_at, dimensions, change.*
     FROM gone, unnest(meters, quantities, gone.events, ranks, members)
         AS change (meter_id, quantity, events, rank, member)
@@ -156,7 +157,7 @@ WITH gone AS (
 ), counted AS (
     UPDATE billing_watermark
     SET counted_through = greatest(counted_through, least(%(at)s, statement_timestamp()))
-    WHERE customer_id = %(customer)s AND (SELECT count(*) FROM gone) < %(most)s
+    WHERE customer_id = %(customer)s AND (SELECT count(*) FROM taken) < %(most)s
 )
 SELECT min(starts_at), array_agg(meter_id) FILTER (WHERE rank = ''), array_agg(starts_at) FILTER (WHERE rank = '')
 FROM changes

@@ -262,6 +262,61 @@ class DimensionSet(models.Model):
         return str(self.values)
 
 
+class NamedValue(models.Model):
+    """A dimension value that a price or budget names: it counts by itself however many others there are, and its
+    dimension stays. Later rooms write what they name through `services.name_values`."""
+
+    named_by = models.CharField(max_length=255, help_text="Which price or budget.")
+    meter = models.ForeignKey(Meter, on_delete=models.CASCADE, related_name="named_values")
+    dimension = models.CharField(max_length=128)
+    value = models.TextField(null=True, help_text="Null: events without the dimension.")
+    digest = models.UUIDField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["named_by", "meter", "dimension", "digest"], nulls_distinct=False, name="one_row_per_naming"
+            ),
+        ]
+        indexes = [models.Index(fields=["dimension", "digest"], name="named_dimension_value")]
+
+    def __str__(self) -> str:
+        return f"{self.dimension} = {self.value}"
+
+
+class DimensionValue(models.Model):
+    """A value of a dimension that counts by itself in a month (UTC), from the quarter hour `since` on."""
+
+    customer = models.ForeignKey(Customer, on_delete=models.CASCADE, related_name="+", db_index=False)
+    month = models.DateField()
+    dimension = models.CharField(max_length=128)
+    digest = models.UUIDField(help_text="Of the value.")
+    since = models.DateTimeField()
+    pk = models.CompositePrimaryKey("customer", "month", "dimension", "digest")
+
+    def __str__(self) -> str:
+        return f"{self.dimension}: {self.digest}"
+
+
+class DimensionUse(models.Model):
+    """How many values of a dimension a customer uses in a month (UTC), each counted by itself."""
+
+    customer = models.ForeignKey(Customer, on_delete=models.CASCADE, related_name="+", db_index=False)
+    month = models.DateField()
+    dimension = models.CharField(max_length=128)
+    values = models.PositiveIntegerField()
+    capped_at = models.DateTimeField(null=True, help_text="Since when further values count under (other).")
+    spilled_through = models.DateTimeField(null=True, help_text="The last quarter hour that has usage under (other).")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["customer", "month", "dimension"], name="one_row_per_dimension_use"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.dimension} in {self.month:%Y-%m}"
+
+
 class Counter(models.Model):
     """A quantity and a number of events per customer, meter and dimension set."""
 

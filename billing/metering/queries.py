@@ -19,6 +19,7 @@ from django.db.models.functions import Cast, Coalesce, JSONObject
 from accounts.models import Customer
 from billing.metering.folding import MERGED
 from billing.metering.models import (
+    DimensionUse,
     EventCorrection,
     Meter,
     RefusedItems,
@@ -116,6 +117,18 @@ def is_counted(meter: Meter) -> bool:
         UsageDelta.objects.filter(meters__contains=[meter.pk]).exists()
         or UsageBucket.objects.filter(meter=meter).exists()
     )
+
+
+def capped(customer: Customer, meter: Meter, *, starts_at: datetime, ends_at: datetime) -> QuerySet[DimensionUse]:
+    """Dimensions of the meter of which the customer used more values than count by themselves, in months (UTC) that
+    the range touches: further ones count under `capping.OTHER`."""
+    return DimensionUse.objects.filter(
+        customer=customer,
+        dimension__in=meter.dimensions,
+        capped_at__isnull=False,
+        month__gte=starts_at.astimezone(UTC).date().replace(day=1),
+        month__lte=(ends_at.astimezone(UTC) - timedelta(microseconds=1)).date(),
+    ).order_by("month", "dimension")
 
 
 # --- events -----------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import msgspec
 from django.db.models import Sum
 
 from accounts.models import Customer
-from billing.metering import corrections, counting, queries, store
+from billing.metering import capping, corrections, counting, queries, store
 from billing.metering.judging import Event
 from billing.metering.models import EventCorrection, Meter, PeriodMember
 from billing.periods import quarter_floor
@@ -46,16 +46,25 @@ def receipt(source: str, event_id: str) -> EventReceipt:
     found = corrections.find(source, event_id)
     customer = Customer.objects.filter(pk=found.customer_id).first() if found.customer_id else None
     current = found.current
-    fed = _fed(current) if current and customer else []
+    fed = _fed(current, customer.pk) if current and customer else []
     return EventReceipt(found.event, customer, found.corrections, current is None, fed)
 
 
-def _fed(event: Event) -> list[Fed]:
+def _fed(event: Event, customer_id: int) -> list[Fed]:
     counters = map(counting.counter, store.definitions([event.type]))
     feeds = counting.counted_feeds(counters, event)
     meters = Meter.objects.in_bulk([feed.meter_id for feed in feeds])
     starts_at = quarter_floor(event.occurred_at)
-    return [Fed(meters[feed.meter_id], starts_at, msgspec.json.decode(feed.dimensions), feed) for feed in feeds]
+    elsewhere = capping.placed(customer_id, starts_at, {feed.dimensions for feed in feeds})
+    return [
+        Fed(
+            meters[feed.meter_id],
+            starts_at,
+            msgspec.json.decode(elsewhere.get(feed.dimensions, feed.dimensions)),
+            feed,
+        )
+        for feed in feeds
+    ]
 
 
 def decides(

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import batched
 from typing import Any, Final
 
 from django.core.exceptions import ValidationError
@@ -12,8 +13,8 @@ from django.db.models import F, Max
 
 from accounts.models import ApiKey
 from billing.errors import Conflict
-from billing.metering import backfilling, corrections, counting, decoding, folding, queries, store
-from billing.metering.backfilling import counted_by
+from billing.metering import backfilling, capping, corrections, counting, decoding, folding, queries, store
+from billing.metering.backfilling import PAGE, counted_by
 from billing.metering.counting import InvalidValue
 from billing.metering.decoding import Refusal
 from billing.metering.importing import Fingerprint
@@ -315,11 +316,15 @@ def _recount(customer_id: int, quarters: Iterable[tuple[int, datetime]]) -> None
     for meter_id, starts_at in quarters:
         counter = counters[meter_id]
         decisive: dict[str, counting.Feed] = {}
-        for event in corrections.of_quarter(customer_id, counter.definition.event_type, starts_at):
-            for feed in counting.counted_feeds(counted_by([counter], event, customer_id, backfills), event):
-                kept = decisive.setdefault(feed.dimensions, feed)
+        for page in batched(corrections.of_quarter(customer_id, counter.definition.event_type, starts_at), PAGE):
+            fed = [(counted_by([counter], event, customer_id, backfills), event) for event in page]
+            feeds = [feed for counted, event in fed for feed in counting.counted_feeds(counted, event)]
+            elsewhere = capping.placed(customer_id, starts_at, {feed.dimensions for feed in feeds})
+            for feed in feeds:
+                place = elsewhere.get(feed.dimensions, feed.dimensions)
+                kept = decisive.setdefault(place, feed)
                 if (feed.rank or "") > (kept.rank or ""):
-                    decisive[feed.dimensions] = feed
+                    decisive[place] = feed
         folding.set_decisive(customer_id, meter_id, starts_at, decisive)
 
 
@@ -333,6 +338,14 @@ def track(*, customer_id: int, starts_at: datetime, ends_at: datetime) -> None:
     assert starts_on_quarter(starts_at)
     assert starts_on_quarter(ends_at)
     folding.track_period(customer_id, starts_at, ends_at)
+
+
+@transaction.atomic
+def name_values(*, named_by: str, namings: Iterable[capping.Naming]) -> None:
+    """Later rooms say here what a price or budget names: (meter, dimension, value), value None for events without the
+    dimension. It replaces what `named_by` said before; nothing releases it. Such a value counts by itself however
+    many others its customer uses, from the first quarter hour on in which none was counted under `(other)`."""
+    capping.name(named_by, namings)
 
 
 # --- meters -------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Actions on the catalog: plans, and versions that may change until they are published."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -10,6 +10,7 @@ from django.db import transaction
 from django.db.models import Max
 
 from billing.errors import Conflict
+from billing.metering import services as metering
 from billing.metering.models import Meter
 from billing.money import is_currency
 from billing.pricing.models import CreditTerm, MatchRow, OverageTerm, Plan, PlanVersion, Price, VersionStatus
@@ -81,6 +82,7 @@ def publish(*, version: PlanVersion, at: datetime, published_at: datetime | None
     version.status = VersionStatus.PUBLISHED
     version.published_at = max(published_at or at, at)
     version.save(update_fields=["status", "published_at"])
+    metering.name_values(named_by=f"plan {version.plan.key} version {version.number}", namings=_namings(version))
     return version
 
 
@@ -97,6 +99,14 @@ def retire(*, version: PlanVersion, at: datetime) -> PlanVersion:
         version.status, version.retired_at = VersionStatus.RETIRED, at
         version.save(update_fields=["status", "retired_at"])
     return version
+
+
+def _namings(version: PlanVersion) -> Iterator[tuple[int, str, str | None]]:
+    """The meters' dimension values that match rows are about: these stay apart, however many others there are."""
+    rows = MatchRow.objects.filter(price__version=version).values_list("price__meter", "where")
+    for meter_id, where in rows:
+        for dimension, wanted in where.items():
+            yield from ((meter_id, dimension, value) for value in (wanted if isinstance(wanted, list) else [wanted]))
 
 
 def check(spec: VersionSpec, plan: Plan) -> None:

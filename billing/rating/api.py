@@ -9,6 +9,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from accounts.models import Customer
 from billing.clock import now
 from billing.http import (
     ApiView,
@@ -21,7 +22,7 @@ from billing.http import (
     plain_instant,
 )
 from billing.metering.models import Meter
-from billing.metering.queries import counted_through
+from billing.metering.queries import capped, counted_through
 from billing.money import plain
 from billing.rating import queries
 from billing.rating.queries import SeriesRow
@@ -36,6 +37,12 @@ class SeriesRowAnswer(serializers.Serializer[Any]):
     amount = ExactDecimalField(allow_null=True)
 
 
+class CappedDimensionAnswer(serializers.Serializer[Any]):
+    dimension = serializers.CharField()
+    month = serializers.CharField(help_text="In UTC, as 2026-11.")
+    since = InstantField()
+
+
 class UsageAnswer(serializers.Serializer[Any]):
     customer = KeyField()
     meter = KeyField()
@@ -47,6 +54,9 @@ class UsageAnswer(serializers.Serializer[Any]):
     additive = serializers.BooleanField(help_text="Whether the rows may be added up.")
     total = ExactDecimalField()
     series = SeriesRowAnswer(many=True)
+    capped = CappedDimensionAnswer(
+        many=True, help_text="Dimensions with so many values that further ones count under (other) since then."
+    )
 
     def get_fields(self) -> dict[str, Any]:
         return {**super().get_fields(), "from": InstantField()}  # a word of Python
@@ -83,8 +93,18 @@ class UsageView(ApiView):
                 "additive": meter.is_additive,
                 "total": plain(found.total),
                 "series": shown_rows(found.rows, priced=found.amount_unit is not None),
+                "capped": _capped(customer, meter, chosen),
             }
         )
+
+
+def _capped(customer: Customer, meter: Meter, chosen: Selection) -> list[dict[str, str]]:
+    found = capped(customer, meter, starts_at=chosen.interval.start, ends_at=chosen.interval.end)
+    return [
+        {"dimension": one.dimension, "month": f"{one.month:%Y-%m}", "since": plain_instant(one.capped_at)}
+        for one in found
+        if one.capped_at is not None
+    ]
 
 
 def _meter(request: Request) -> Meter:

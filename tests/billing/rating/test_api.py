@@ -74,7 +74,24 @@ def test_usage_is_answered_in_the_shape_of_the_contract(house, ask, now):
                 "amount": "4.5",
             },
         ],
+        "capped": [],
     }
+
+
+def test_usage_says_which_dimension_has_more_values_than_are_told_apart(house, ask, now, settings):
+    settings.DIMENSION_VALUES = 1
+    house.use("calls", 1, model="mini")
+    house.use("calls", 2, model="other-than-any-price-names")
+    house.use("calls", 4, model="and-another")
+
+    answer = ask(meter="calls", granularity="total", group_by="model").json()
+
+    assert {row["group"]["model"]: row["quantity"] for row in answer["series"]}["(other)"] in ("4", "6")
+    [capped] = answer["capped"]
+    assert (capped["dimension"], capped["month"]) == ("model", "2026-11")
+    assert not ask(meter="calls", granularity="total", from_="2026-12-01T00:00:00Z", to="2027-01-01T00:00:00Z").json()[
+        "capped"
+    ]
 
 
 def test_days_are_those_of_the_customer_and_empty_ones_are_there(house, ask, now):
@@ -216,8 +233,8 @@ def test_usage_takes_the_same_queries_whatever_there_is(house, ask, now, variety
         house.use("calls", 1, quarter=100 * number, model=f"m{number}")
 
     ask(meter="calls")  # the terms of the version
-    # key, customer, meter, current period, freshness, periods, meters, rated and counted
-    with django_assert_num_queries(9):
+    # key, customer, meter, current period, freshness, periods, meters, rated and counted, capped
+    with django_assert_num_queries(10):
         ask(meter="calls", group_by="model")
 
 
