@@ -95,6 +95,18 @@ class PublishView(ApiView):
         return Response(shown_version(version))
 
 
+class RetireView(ApiView):
+    """The end of a version's sale."""
+
+    @extend_schema(operation_id="plan_versions_retire", request=None, responses=VersionAnswer)
+    def post(self, request: Request, key: str, number: int) -> Response:
+        """No subscription begins with the version from now on; those that have it keep it.
+
+        409 `version_not_published` for a draft.
+        """
+        return Response(shown_version(services.retire(version=version_or_404(key, number), at=now())))
+
+
 def plan_or_404(key: str) -> Plan:
     plan = queries.plans().filter(key=key).first() if is_key(key) else None
     if plan is None:
@@ -139,4 +151,5 @@ urlpatterns = [
     path("plans/<str:key>/versions", VersionsView.as_view(), name="api-plan-versions"),
     path("plans/<str:key>/versions/<int:number>", VersionView.as_view(), name="api-plan-version"),
     path("plans/<str:key>/versions/<int:number>/publish", PublishView.as_view(), name="api-plan-version-publish"),
+    path("plans/<str:key>/versions/<int:number>/retire", RetireView.as_view(), name="api-plan-version-retire"),
 ]

@@ -1,6 +1,6 @@
 """Actions on the catalog: plans, and versions that may change until they are published."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -11,10 +11,12 @@ from django.db.models import Max
 
 from billing.errors import Conflict
 from billing.metering import services as metering
+from billing.metering.counting import compiled
 from billing.metering.models import Meter
 from billing.money import is_currency
 from billing.pricing.models import CreditTerm, MatchRow, OverageTerm, Plan, PlanVersion, Price, VersionStatus
 from billing.pricing.queries import spec_of
+from billing.pricing.schemes import normalise_where
 from billing.pricing.spec import (
     ROW_AMOUNTS,
     MatchSpec,
@@ -111,11 +113,23 @@ def _namings(version: PlanVersion) -> Iterator[tuple[int, str, str | None]]:
 
 def check(spec: VersionSpec, plan: Plan) -> None:
     """Raise ValidationError, keyed by path, if the plan cannot say this."""
-    keys = {price.meter for price in spec.prices}
-    dimensions = dict(Meter.objects.filter(key__in=keys).values_list("key", "dimensions"))
-    found = spec_problems(spec, currency=plan.currency, dimensions=dimensions)
+    meters = {meter.key: meter for meter in Meter.objects.filter(key__in={price.meter for price in spec.prices})}
+    dimensions = {key: meter.dimensions for key, meter in meters.items()}
+    found = spec_problems(spec, currency=plan.currency, dimensions=dimensions) or list(_unreachable(spec, meters))
     if found:
         raise refusal(found)
+
+
+def _unreachable(spec: VersionSpec, meters: Mapping[str, Meter]) -> Iterator[Problem]:
+    """Match rows that no event could ever choose, because the meter's filters leave out all that they name."""
+    for number, price in enumerate(spec.prices):
+        tests = [(one["property"], compiled(**one)) for one in meters[price.meter].filters]
+        for index, row in enumerate(price.match):
+            for dimension, values in normalise_where(row.where).items():
+                deciding = (test for name, test in tests if name == dimension)
+                if any(not any(test({dimension: value}) for value in values) for test in deciding):
+                    detail = f"The meter does not count events with this {dimension}, so the row would never be chosen."
+                    yield Problem(f"prices.{number}.match.{index}.where", "unreachable", detail)
 
 
 def refusal(found: Iterable[Problem]) -> ValidationError:

@@ -100,6 +100,7 @@ OURS = [
     (f"{VERSION}", "GET", operator_keys(READ), "api/v1/plans/{plan}/versions/1"),
     (f"{VERSION}", "PATCH", operator_keys(WRITE), "api/v1/plans/{plan}/versions/1"),
     (f"{VERSION}/publish", "POST", operator_keys(WRITE), "api/v1/plans/{plan}/versions/1/publish"),
+    (f"{VERSION}/retire", "POST", operator_keys(WRITE), "api/v1/plans/{plan}/versions/1/retire"),
 ]
 
 # Pages that libraries bring: only GET is tried.

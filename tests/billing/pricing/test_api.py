@@ -293,6 +293,16 @@ def test_a_version_is_not_published_in_the_past(ask, pro):
     assert ask("GET", "/plans/pro/versions/1").json()["status"] == "draft"
 
 
+def test_a_version_is_retired_once_it_is_published(ask, pro):
+    ask("POST", "/plans/pro/versions", EXAMPLE)
+    assert ask("POST", "/plans/pro/versions/1/retire", {}).json()["code"] == "version_not_published"
+
+    ask("POST", "/plans/pro/versions/1/publish", {})
+    retired = ask("POST", "/plans/pro/versions/1/retire", {}).json()
+
+    assert (retired["status"], retired["retired_at"] is not None) == ("retired", True)
+
+
 def test_publishing_twice_with_one_idempotency_key_answers_the_same(ask, pro):
     ask("POST", "/plans/pro/versions", EXAMPLE)
 

@@ -117,6 +117,47 @@ def test_terms_carry_the_meter_and_what_schemes_calculate(published):
     assert second.terms.default.unit_amount == 1
 
 
+@pytest.mark.parametrize(
+    ("filter_", "row", "code"),
+    [
+        ({"property": "model", "op": "in", "value": ["mini"]}, {"model": "large"}, ["unreachable"]),
+        ({"property": "model", "op": "ne", "value": "large"}, {"model": ["large"]}, ["unreachable"]),
+        ({"property": "model", "op": "exists"}, {"model": None}, ["unreachable"]),
+        ({"property": "model", "op": "in", "value": ["mini"]}, {"model": ["mini", "large"]}, None),
+        ({"property": "status", "op": "eq", "value": "ok"}, {"model": "large"}, None),
+    ],
+)
+def test_a_row_that_no_counted_event_could_choose_is_refused(plan, filter_, row, code):
+    make_meter("some", dimensions=["model"], filters=[filter_])
+    spec = VersionSpec(prices=(PriceSpec("some", "some", "USD", D(1), match=(MatchSpec(row, D(2)),)),))
+
+    if code is None:
+        services.check(spec, plan)
+    else:
+        assert found(spec, plan) == {"prices.0.match.0.where": code}
+
+
+@pytest.mark.parametrize("status", ["published", "retired"])
+def test_a_scheduled_version_counts_from_its_instant_on_and_a_retired_one_no_longer(plan, status):
+    first = services.publish(version=services.create_version(plan=plan, spec=SPEC, at=AT), at=AT)
+    draft = services.create_version(plan=plan, spec=SPEC, at=AT)
+    later = services.publish(version=draft, at=AT, published_at=AT + timedelta(days=3))
+    if status == "retired":
+        services.retire(version=later, at=AT)
+
+    found = [queries.latest_published(plan, AT + timedelta(days=days)) for days in (0, 3)]
+    assert found == [first, first if status == "retired" else later]
+
+
+def test_a_draft_is_not_retired_and_a_retired_version_not_published_again(plan, published):
+    with pytest.raises(Conflict, match="delete it"):
+        services.retire(version=services.create_version(plan=plan, spec=SPEC, at=AT), at=AT)
+    retired = services.retire(version=published, at=AT)
+    assert services.retire(version=retired, at=AT + timedelta(days=1)).retired_at == AT
+    with pytest.raises(Conflict, match="never changes"):
+        services.publish(version=retired, at=AT)
+
+
 @pytest.mark.parametrize("prices", [SPEC.prices[:1], SPEC.prices])
 def test_terms_cost_as_many_queries_however_many_prices_there_are(plan, prices, django_assert_num_queries):
     version = services.create_version(plan=plan, spec=replace(SPEC, prices=prices), at=AT)
