@@ -1,11 +1,12 @@
 """Events with the later words on them: finding one, what of it holds, and what a correction changes in the counters."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
+import msgspec
 from django.db import connection
 
 from billing.metering.counting import Feed
@@ -54,7 +55,7 @@ def corrected(event: Event, words: Sequence[EventCorrection]) -> Event | None:
 def amended(event: Event, properties: dict[str, Any]) -> Event:
     """The same event with these properties, in the form that numbers of events have."""
     said = properties_decoder.decode(canonical(properties))
-    return replace(event, properties=said, properties_json=canonical(said).decode())
+    return msgspec.structs.replace(event, properties=said, properties_json=canonical(said).decode())
 
 
 def find(source: str, event_id: str, *, lock: bool = False) -> Found:

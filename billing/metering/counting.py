@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -26,7 +26,6 @@ COMPARISONS: Final[dict[str, Callable[[Decimal, Decimal], bool]]] = {
 OPERATORS: Final = ("eq", "ne", "in", "nin", "exists", *COMPARISONS)
 
 _ZERO: Final = Decimal(0)
-_ONE: Final = Decimal(1)
 _filters: Final = msgspec.json.Decoder(list[dict[str, Any]], float_hook=number)
 
 
@@ -34,8 +33,7 @@ class InvalidValue(Exception):  # noqa: N818 -- the event is refused; that is an
     """The value that a meter takes is present, but no decimal of zero or more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Feed:
+class Feed(msgspec.Struct, frozen=True, gc=False):
     """What one event adds to one meter. `dimensions` is a JSON object with sorted keys; absent ones are left out.
 
     Of a max or latest meter the quantity with the greatest `rank` decides. A unique meter counts `member`s.
@@ -62,32 +60,42 @@ class Definition:
     revision: int = 0
 
 
+class Addition(NamedTuple):
+    """What one event adds to one meter, whatever its dimensions are. See `Feed`."""
+
+    quantity: Decimal
+    rank: str | None = None
+    member: str | None = None
+
+
+_ONE_EVENT: Final = Addition(Decimal(1))
+
+
 class Counter:
     """A compiled meter."""
 
     def __init__(self, definition: Definition) -> None:
         self.definition = definition
+        self.dimensions = tuple(sorted(definition.dimensions))
         self._tests = [compiled(**one) for one in _filters.decode(definition.filters)]
-        self._dimensions = tuple(sorted(definition.dimensions))
 
-    def feed(self, event: Event) -> Feed | None:
-        """What the event adds; None when it is filtered out or lacks the value. InvalidValue when the value is bad."""
+    def addition(self, event: Event) -> Addition | None:
+        """None when the event is filtered out or lacks the value. InvalidValue when the value is bad."""
         properties, aggregation = event.properties, self.definition.aggregation
-        if not all(test(properties) for test in self._tests):
-            return None
-        meter_id, dimensions = self.definition.id, self._dimension_set(properties)
+        for test in self._tests:
+            if not test(properties):
+                return None
         if aggregation == "count":
-            return Feed(meter_id, dimensions, _ONE)
+            return _ONE_EVENT
         value = lookup(properties, self.definition.value)
         if value is None:
             return None
         if aggregation == "unique":
-            return Feed(meter_id, dimensions, _ZERO, member=member_digest(text_of(value) or ""))
+            return Addition(_ZERO, member=member_digest(text_of(value) or ""))
         quantity = self._quantity(value)
         if aggregation == "sum":
-            return Feed(meter_id, dimensions, quantity)
-        rank = size_rank(quantity) if aggregation == "max" else time_rank(event)
-        return Feed(meter_id, dimensions, quantity, rank=rank)
+            return Addition(quantity)
+        return Addition(quantity, rank=size_rank(quantity) if aggregation == "max" else time_rank(event))
 
     def _quantity(self, value: object) -> Decimal:
         if type(value) is int and 0 <= value <= LIMIT:  # as most are
@@ -99,11 +107,6 @@ class Counter:
         if quantity < 0:
             raise InvalidValue(f"{self.definition.value}: Send zero or more; corrections have their own endpoint.")
         return quantity
-
-    def _dimension_set(self, properties: Properties) -> str:
-        if not self._dimensions:
-            return "{}"
-        return dimension_set(tuple((name, text_of(lookup(properties, name))) for name in self._dimensions))
 
 
 def size_rank(quantity: Decimal) -> str:
@@ -124,15 +127,28 @@ def counter(definition: Definition) -> Counter:
     return Counter(definition)
 
 
-@lru_cache(maxsize=65536)
-def dimension_set(values: tuple[tuple[str, str | None], ...]) -> str:
-    return canonical({name: value for name, value in values if value is not None}).decode()
-
-
 def feeds(counters: Iterable[Counter], event: Event) -> list[Feed]:
     """What the event adds to each meter of its type. InvalidValue when one of them cannot take it."""
-    found = (one.feed(event) for one in counters)
-    return [feed for feed in found if feed is not None]
+    found: list[Feed] = []
+    sets: dict[tuple[str, ...], str] = {}  # meters mostly share their dimensions
+    for one in counters:
+        added = one.addition(event)
+        if added is not None:
+            names = one.dimensions
+            if names not in sets:
+                sets[names] = dimension_set(names, event.properties)
+            found.append(Feed(one.definition.id, sets[names], added.quantity, added.rank, added.member))
+    return found
+
+
+def dimension_set(names: tuple[str, ...], properties: Properties) -> str:
+    """The dimensions with these names, which are sorted, as Feed has them."""
+    return _as_json(names, tuple([text_of(lookup(properties, name)) for name in names]))
+
+
+@lru_cache(maxsize=65536)
+def _as_json(names: tuple[str, ...], values: tuple[str | None, ...]) -> str:
+    return canonical({name: value for name, value in zip(names, values, strict=True) if value is not None}).decode()
 
 
 def counted_feeds(counters: Iterable[Counter], event: Event) -> list[Feed]:

@@ -5,6 +5,7 @@ timestamp as sent, properties with sorted keys and normalised numbers. The envel
 """
 
 from decimal import Context, Decimal, InvalidOperation
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -40,8 +41,13 @@ def number(text: str) -> int | Decimal:
 
 def event_digest(source: str, event_id: str) -> str:
     """128 bits of (source, id) as 32 hexadecimal digits. The length in front tells ("a", "bc") from ("ab", "c")."""
+    return blake2b(_measured(source) + event_id.encode(), digest_size=16).hexdigest()
+
+
+@lru_cache(maxsize=1024)
+def _measured(source: str) -> bytes:
     first = source.encode()
-    return blake2b(b"%d:%b%b" % (len(first), first, event_id.encode()), digest_size=16).hexdigest()
+    return b"%d:%b" % (len(first), first)
 
 
 def member_digest(value: str) -> str:

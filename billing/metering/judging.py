@@ -19,8 +19,7 @@ _BEYOND_MICROSECONDS: Final = re.compile(r"(\.\d{6})\d+")
 _LONGEST_EXACT: Final = len("2026-11-23T10:00:00.123456Z")
 
 
-@dataclass(slots=True)
-class Event:
+class Event(msgspec.Struct, kw_only=True, gc=False):
     """An event that is well formed and timely. `digest` and `payload` are those of `identity`. `revision`: of the
     catalogue that counted it, once it is stored."""
 

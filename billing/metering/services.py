@@ -173,6 +173,9 @@ def _append(items: Sequence[store.Item], answer: IngestAnswer, permanent: bool) 
 
 
 def _answer_stored(item: store.Item, answer: IngestAnswer) -> None:
+    if isinstance(item, store.Matched) and item.event.authorization is None:  # as most are
+        answer.accepted += 1
+        return
     result: dict[str, Any] = {"index": item.event.index, "id": item.event.id, "status": "accepted"}
     if isinstance(item, store.Unmatched):
         answer.unmatched += 1
@@ -182,8 +185,7 @@ def _answer_stored(item: store.Item, answer: IngestAnswer) -> None:
     if item.event.authorization is not None:
         # No authorization was ever opened, so none that an event names is open.
         result["warning"] = "authorization_not_open"
-    if len(result) > 3:  # noqa: PLR2004 -- more to say than index, id and accepted
-        answer.results.append(result)
+    answer.results.append(result)
 
 
 def _conflict(event: Event) -> dict[str, Any]:

@@ -10,7 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from functools import lru_cache
+from operator import itemgetter
+from typing import Any, Final
 
 import msgspec
 from django.db import IntegrityError, OperationalError, connection, transaction
@@ -28,8 +30,7 @@ SMALL: Final = 20  # events up to which one statement beats COPY
 _CATALOGUE_LOCK: Final = 0x6D657465  # "mete"
 
 
-@dataclass(slots=True)
-class Matched:
+class Matched(msgspec.Struct, gc=False):
     """An event of a known customer and a type with meters, what it adds to them, and their highest revision."""
 
     event: Event
@@ -38,8 +39,7 @@ class Matched:
     revision: int
 
 
-@dataclass(slots=True)
-class Unmatched:
+class Unmatched(msgspec.Struct, gc=False):
     """An event that lacks its customer or a meter."""
 
     event: Event
@@ -49,7 +49,7 @@ class Unmatched:
 type Item = Matched | Unmatched
 
 
-class Change(NamedTuple):
+class Change(msgspec.Struct, gc=False):
     """Of one meter's counter. See `counting.Feed` for rank and member."""
 
     meter_id: int
@@ -59,7 +59,7 @@ class Change(NamedTuple):
     member: str | None
 
 
-class Delta(NamedTuple):
+class Delta(msgspec.Struct, gc=False):
     """Changes of the counters of one quarter hour and dimension set."""
 
     customer_id: int
@@ -193,39 +193,47 @@ def append(items: Sequence[Item], *, permanent: bool) -> dict[str, str]:
 def append_events(matched: Sequence[Matched]) -> None:
     """Store events whose identities are taken already, and what they add."""
     if matched:
-        _copy(_COPY_EVENTS, (_event_row(item.event, f"{item.customer_id}\t{item.revision}") for item in matched))
+        _copy(_COPY_EVENTS, [_event_row(item.event, f"{item.customer_id}\t{item.revision}") for item in matched])
         append_deltas(deltas(matched))
 
 
 def append_deltas(changes: Sequence[Delta]) -> None:
     """Change the counters by these, each as it is."""
     if changes:
-        _copy(_COPY_DELTAS, map(_delta_row, changes))
+        _copy(_COPY_DELTAS, [_delta_row(delta) for delta in changes])
 
 
 def deltas(matched: Iterable[Matched]) -> list[Delta]:
-    """What the events add, one per customer, quarter hour and dimensions, in that order."""
-    sums: dict[tuple[int, datetime, str], dict[tuple[int, str | None], Change]] = {}
-    with exact():
-        for item in matched:
-            quarter = quarter_floor(item.event.occurred_at) if item.feeds else None
+    """What the events add, one per customer, quarter hour and dimensions, by customer."""
+    fed: dict[tuple[int, datetime], dict[str, list[Feed]]] = {}
+    for item in matched:
+        if item.feeds:
+            sets = fed.setdefault((item.customer_id, quarter_floor(item.event.occurred_at)), {})
             for feed in item.feeds:
-                assert quarter is not None
-                changes = sums.setdefault((item.customer_id, quarter, feed.dimensions), {})
-                key = (feed.meter_id, feed.member)
-                changes[key] = _added(changes.get(key), feed)
-    return [Delta(*key, tuple(changes.values())) for key, changes in sorted(sums.items())]
+                sets.setdefault(feed.dimensions, []).append(feed)
+    with exact():
+        return [
+            Delta(customer_id, starts_at, dimensions, _changes(feeds))
+            for (customer_id, starts_at), sets in sorted(fed.items(), key=itemgetter(0))
+            for dimensions, feeds in sets.items()
+        ]
 
 
-def _added(change: Change | None, feed: Feed) -> Change:
-    if change is None:
-        return Change(feed.meter_id, feed.quantity, 1, feed.rank, feed.member)
-    events, quantity, rank = change.events + 1, change.quantity, change.rank
-    if feed.rank is None:
-        quantity += feed.quantity
-    elif rank is None or feed.rank > rank:
-        quantity, rank = feed.quantity, feed.rank
-    return Change(feed.meter_id, quantity, events, rank, feed.member)
+def _changes(feeds: Iterable[Feed]) -> list[Change]:
+    """What feeds of one place add up to, by meter and member."""
+    sums: dict[tuple[int, str | None], Change] = {}
+    for feed in feeds:
+        key = (feed.meter_id, feed.member)
+        change = sums.get(key)
+        if change is None:
+            sums[key] = Change(feed.meter_id, feed.quantity, 1, feed.rank, feed.member)
+            continue
+        change.events += 1
+        if feed.rank is None:
+            change.quantity += feed.quantity
+        elif change.rank is None or feed.rank > change.rank:
+            change.quantity, change.rank = feed.quantity, feed.rank
+    return list(sums.values())
 
 
 def append_refused(groups: Sequence[RefusedGroup], *, api_key_id: int | None, at: datetime) -> None:
@@ -326,7 +334,7 @@ def _claim_many(events: Sequence[Event], permanent: bool) -> dict[str, str]:
         with transaction.atomic():
             _copy(
                 _COPY_IDENTITIES,
-                (f"{one.digest}\t{one.payload}\t{one.recorded_at.isoformat()}\t{permanent}" for one in events),
+                [f"{one.digest}\t{one.payload}\t{_instant(one.recorded_at)}\t{permanent}" for one in events],
             )
     except IntegrityError:
         return _claim_singly(events, permanent)
@@ -406,7 +414,7 @@ def _copy_unmatched(unmatched: Sequence[Unmatched]) -> None:
     if unmatched:
         _copy(
             _COPY_UNMATCHED,
-            (_event_row(item.event, f"{item.event.customer_key}\t{item.reason}") for item in unmatched),
+            [_event_row(item.event, f"{item.event.customer_key}\t{item.reason}") for item in unmatched],
         )
 
 
@@ -415,20 +423,26 @@ def _copy(statement: str, rows: Iterable[str]) -> None:
         copy.write("\n".join(rows))
 
 
-def _event_row(event: Event, owner: object) -> str:
+def _event_row(event: Event, owner: str) -> str:
     # Names and types hold no control characters, JSON escapes its own: only backslashes need care.
-    extensions = _NULL if event.extensions_json is None else _escape(event.extensions_json)
-    return (
-        f"{event.digest}\t{_escape(event.source)}\t{_escape(event.id)}\t{_escape(event.type)}"
-        f"\t{event.occurred_at.isoformat()}\t{event.recorded_at.isoformat()}\t{_escape(event.properties_json)}\t{extensions}\t{owner}"
+    fields = _escape(
+        f"{event.digest}\t{event.source}\t{event.id}\t{event.type}\t{event.occurred_at.isoformat()}"
+        f"\t{_instant(event.recorded_at)}\t{event.properties_json}"
     )
+    extensions = _NULL if event.extensions_json is None else _escape(event.extensions_json)
+    return f"{fields}\t{extensions}\t{owner}"
+
+
+# All events of a request are recorded at the same instant.
+_instant: Final = lru_cache(maxsize=16)(datetime.isoformat)
 
 
 def _delta_row(delta: Delta) -> str:
-    ranks, members = _ranks(delta.changes), _members(delta.changes)
+    changes = delta.changes
+    ranks, members = _ranks(changes), _members(changes)
     return (
         f"{delta.customer_id}\t{delta.starts_at.isoformat()}\t{_escape(delta.dimensions)}"
-        f"\t{_meters(delta.changes)}\t{_quantities(delta.changes)}\t{_events(delta.changes)}"
+        f"\t{_meters(changes)}\t{_quantities(changes)}\t{_events(changes)}"
         f"\t{_NULL if ranks is None else _escape(ranks)}\t{members or _NULL}"
     )
 
@@ -445,7 +459,7 @@ def _meters(changes: Iterable[Change]) -> str:
 
 
 def _quantities(changes: Iterable[Change]) -> str:
-    return f"{{{','.join([format(one.quantity, 'f') for one in changes])}}}"
+    return f"{{{','.join([str(one.quantity) for one in changes])}}}"
 
 
 def _events(changes: Iterable[Change]) -> str:
@@ -453,16 +467,16 @@ def _events(changes: Iterable[Change]) -> str:
 
 
 def _ranks(changes: Sequence[Change]) -> str | None:
-    if all(one.rank is None for one in changes):
+    ranks = [one.rank for one in changes]
+    if not any(rank is not None for rank in ranks):
         return None
-    quoted = ("NULL" if one.rank is None else f'"{_QUOTED.sub(_BACKSLASH, one.rank)}"' for one in changes)
+    quoted = ["NULL" if rank is None else f'"{_QUOTED.sub(_BACKSLASH, rank)}"' for rank in ranks]
     return f"{{{','.join(quoted)}}}"
 
 
 def _members(changes: Sequence[Change]) -> str | None:
-    if all(one.member is None for one in changes):
-        return None
-    return f"{{{','.join([one.member or 'NULL' for one in changes])}}}"
+    members = [one.member for one in changes]
+    return f"{{{','.join([member or 'NULL' for member in members])}}}" if any(members) else None
 
 
 _QUOTED: Final = re.compile(r'["\\]')
