@@ -25,6 +25,7 @@ from billing.metering.models import (
     UsageDay,
     UsageDelta,
     UsageEvent,
+    UsageMinute,
     Watermark,
 )
 from billing.notifications.models import OutboxMessage
@@ -79,5 +80,6 @@ __all__ = [
     "UsageDay",
     "UsageDelta",
     "UsageEvent",
+    "UsageMinute",
     "Watermark",
 ]

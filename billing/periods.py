@@ -49,6 +49,11 @@ def quarter_floor(instant: datetime) -> datetime:
     return utc.replace(minute=utc.minute - utc.minute % 15, second=0, microsecond=0)
 
 
+def minute_floor(instant: datetime) -> datetime:
+    """The start of the instant's minute, in UTC."""
+    return instant.astimezone(UTC).replace(second=0, microsecond=0)
+
+
 def quarter_ceil(instant: datetime) -> datetime:
     """The first quarter hour that is not before the instant, in UTC."""
     floor = quarter_floor(instant)

@@ -50,6 +50,7 @@ app.conf.update(
             "schedule": 5.0,
             "options": {"expires": 10},
         },
+        "purge-minutes": hourly("billing.metering.tasks.purge_minutes"),
         "purge-identities": hourly("billing.metering.tasks.purge_identities"),
     },
 )

@@ -108,7 +108,7 @@ sent AS ({_SENT.format("taken")}), used AS (
         "values" = kept."values" + excluded."values", capped_at = coalesce(kept.capped_at, excluded.capped_at),
         spilled_through = greatest(kept.spilled_through, excluded.spilled_through)
 ), gone AS (
-    SELECT starts_at, coalesce(placed, dimensions) AS dimensions, meters, quantities, events, ranks, members
+    SELECT minute, starts_at, coalesce(placed, dimensions) AS dimensions, meters, quantities, events, ranks, members
     FROM taken LEFT JOIN spilled USING (starts_at, dimensions)
 )"""  # noqa: S608 -- the parts are ours
 

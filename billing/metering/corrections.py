@@ -14,7 +14,7 @@ from billing.metering.identity import canonical, event_digest
 from billing.metering.judging import Event
 from billing.metering.models import CorrectionKind, EventCorrection, EventIdentity
 from billing.metering.store import EVENT_COLUMNS, Change, Delta, properties_decoder, stored_event
-from billing.periods import QUARTER, quarter_floor
+from billing.periods import QUARTER, minute_floor
 
 # In a delta of a max or latest meter: its quarter hour is counted again from the events. Less than every other rank.
 RECOUNT: Final = ""
@@ -120,7 +120,7 @@ def _delta(event: Event, customer_id: int, feed: Feed, events: int) -> Delta:
     if events < 0:
         quantity, rank = (-quantity, None) if rank is None else (Decimal(0), RECOUNT)
     change = Change(feed.meter_id, quantity, events, rank, feed.member)
-    return Delta(customer_id, quarter_floor(event.occurred_at), feed.dimensions, [change])
+    return Delta(customer_id, minute_floor(event.occurred_at), feed.dimensions, [change])
 
 
 def of_quarter(customer_id: int, event_type: str, starts_at: datetime) -> Iterator[Event]:

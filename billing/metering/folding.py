@@ -3,7 +3,7 @@ has claimed the customer, so nobody else writes the customer's counters meanwhil
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from django.db import connection
@@ -19,6 +19,10 @@ _MERGE: Final = """
         quantity = CASE WHEN excluded.rank IS NULL THEN kept.quantity + excluded.quantity
                         WHEN kept.rank >= excluded.rank THEN kept.quantity ELSE excluded.quantity END,
         rank = greatest(kept.rank, excluded.rank), events = kept.events + excluded.events"""
+
+# Minutes are answered for 48 hours; an hour more covers what lies between asking, counting and forgetting.
+MINUTES_KEPT: Final = timedelta(hours=48)
+MINUTES_STORED: Final = MINUTES_KEPT + timedelta(hours=1)
 
 # Bounds the length of one transaction. What is left is folded by the next.
 MOST_DELTAS: Final = 20_000
@@ -47,21 +51,38 @@ def move_deltas(customer_id: int, at: datetime) -> Moved:
     When none is left, `counted_through` becomes the statement's instant: whatever had been acknowledged by then was
     committed, so its snapshot saw it.
     """
+    parameters: dict[str, Any] = {
+        "customer": customer_id,
+        "most": MOST_DELTAS,
+        "values": capping.limit(),
+        "minutes_from": at - MINUTES_STORED,
+        "at": at,
+    }
     with connection.cursor() as cursor:
-        cursor.execute(_MOVE, {"customer": customer_id, "most": MOST_DELTAS, "values": capping.limit(), "at": at})
+        cursor.execute(_MOVE, parameters)
         since, meters, quarters = cursor.fetchone()
     return Moved(since, sorted(set(zip(meters or (), quarters or (), strict=True))))
 
 
-def set_decisive(customer_id: int, meter_id: int, starts_at: datetime, decisive: Mapping[str, Feed]) -> None:
-    """Of a max or latest meter: put what decides in a quarter hour, by dimensions, and in its day and periods."""
+def set_decisive(
+    customer_id: int,
+    meter_id: int,
+    starts_at: datetime,
+    *,
+    by_dimensions: Mapping[str, Feed],
+    by_minute: Mapping[datetime, Feed],
+) -> None:
+    """Of a max or latest meter: put what decides in a quarter hour, and in its minutes, its day and its periods."""
     parameters: dict[str, Any] = {
         "customer": customer_id,
         "meter": meter_id,
         "starts_at": starts_at,
-        "dimensions": list(decisive),
-        "quantities": [feed.quantity for feed in decisive.values()],
-        "ranks": [feed.rank for feed in decisive.values()],
+        "dimensions": list(by_dimensions),
+        "quantities": [feed.quantity for feed in by_dimensions.values()],
+        "ranks": [feed.rank for feed in by_dimensions.values()],
+        "minutes": list(by_minute),
+        "minute_quantities": [feed.quantity for feed in by_minute.values()],
+        "minute_ranks": [feed.rank for feed in by_minute.values()],
     }
     with connection.cursor() as cursor:
         for statement in _SET_DECISIVE:
@@ -93,9 +114,10 @@ _MOVE: Final = f"""
 WITH taken AS (
     DELETE FROM billing_usagedelta
     WHERE id IN (SELECT id FROM billing_usagedelta WHERE customer_id = %(customer)s ORDER BY id LIMIT %(most)s)
-    RETURNING starts_at, dimensions, meters, quantities, events, ranks, members
+    RETURNING starts_at AS minute, date_bin('15 minutes', starts_at, 'epoch') AS starts_at, dimensions,
+              meters, quantities, events, ranks, members
 ), {capping.CAP}, changes AS (
-    SELECT starts_at, dimensions, change.*
+    SELECT minute, starts_at, dimensions, change.*
     FROM gone, unnest(meters, quantities, gone.events, ranks, members)
         AS change (meter_id, quantity, events, rank, member)
 ), summed AS (
@@ -154,6 +176,16 @@ WITH taken AS (
     GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
     ON CONFLICT (period_id, meter_id, dimension_set_id, member)
     DO UPDATE SET events = kept.events + excluded.events
+), minutes AS (
+    INSERT INTO billing_usageminute AS kept (customer_id, meter_id, starts_at, quantity, events, rank)
+    SELECT %(customer)s, meter_id, minute, {MERGED}, sum(events), max(rank)
+    FROM changes WHERE minute >= %(minutes_from)s GROUP BY 2, 3 ORDER BY 2, 3
+    ON CONFLICT (customer_id, meter_id, starts_at) {_MERGE}
+), minute_members AS (
+    INSERT INTO billing_minutemember AS kept (customer_id, meter_id, starts_at, member, events)
+    SELECT %(customer)s, meter_id, minute, member, sum(events)
+    FROM changes WHERE member IS NOT NULL AND minute >= %(minutes_from)s GROUP BY 2, 3, 4 ORDER BY 2, 3, 4
+    ON CONFLICT (customer_id, meter_id, starts_at, member) DO UPDATE SET events = kept.events + excluded.events
 ), counted AS (
     UPDATE billing_watermark
     SET counted_through = greatest(counted_through, least(%(at)s, statement_timestamp()))
@@ -199,6 +231,15 @@ _SET_DECISIVE: Final = (
     ) AS merged
     WHERE kept.period_id = merged.id AND kept.meter_id = %(meter)s AND kept.dimension_set_id = merged.dimension_set_id
     """,  # noqa: S608 -- the parts are ours
+    """
+    UPDATE billing_usageminute AS kept SET (quantity, rank) = (
+        SELECT coalesce(max(decisive.quantity), 0), max(decisive.rank)
+        FROM unnest(%(minutes)s::timestamptz[], %(minute_quantities)s::numeric[], %(minute_ranks)s::text[])
+            AS decisive (minute, quantity, rank)
+        WHERE decisive.minute = kept.starts_at)
+    WHERE customer_id = %(customer)s AND meter_id = %(meter)s
+        AND starts_at >= %(starts_at)s AND starts_at < %(starts_at)s + interval '15 minutes'
+    """,
 )
 
 _TRACK: Final = f"""

@@ -225,12 +225,12 @@ def rank_field() -> "models.TextField[Any, Any]":
 
 
 class UsageDelta(models.Model):
-    """Changes of the counters of one quarter hour and dimension set that are committed but not yet folded into them:
-    the same place in each list is about the same meter. Also the mark that a customer is dirty. Ingest appends; only
+    """Changes of the counters by what occurred in one minute with one dimension set, committed but not yet folded: the
+    same place in each list is about the same meter. Also the mark that a customer is dirty. Ingest appends; only
     the fold deletes."""
 
     customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="+", db_constraint=False)
-    starts_at = models.DateTimeField(help_text="The quarter hour.")
+    starts_at = models.DateTimeField(help_text="The minute.")
     dimensions = models.TextField(help_text="JSON object with sorted keys: the values of the meters' dimensions.")
     meters = ArrayField(models.BigIntegerField())
     quantities = ArrayField(models.DecimalField(max_digits=38, decimal_places=12))
@@ -357,6 +357,24 @@ class UsageDay(Counter):
         return f"{self.quantity} in {self.day}"
 
 
+class UsageMinute(models.Model):
+    """Usage of one minute, of all dimension sets together. Kept for two days: see `minutes`."""
+
+    customer = models.ForeignKey(Customer, on_delete=models.CASCADE, related_name="+", db_index=False)
+    meter = models.ForeignKey(Meter, on_delete=models.PROTECT, related_name="+", db_index=False)
+    starts_at = models.DateTimeField(db_index=True)
+    quantity = amount_field()
+    events = models.BigIntegerField()
+    rank = rank_field()
+    pk = models.CompositePrimaryKey("customer", "meter", "starts_at")
+
+    class Meta:
+        constraints = [finite("quantity", "minute_quantity_is_finite")]
+
+    def __str__(self) -> str:
+        return f"{self.quantity} in {self.starts_at}"
+
+
 class TrackedPeriod(models.Model):
     """A range of a customer whose totals the fold keeps. Later rooms open one for each billing period."""
 
@@ -415,6 +433,20 @@ class BucketMember(Member):
     customer = models.ForeignKey(Customer, on_delete=models.CASCADE, related_name="+", db_index=False)
     starts_at = models.DateTimeField()
     pk = models.CompositePrimaryKey("customer", "meter", "starts_at", "dimension_set", "member")
+
+
+class MinuteMember(models.Model):
+    """A value of a unique meter in one minute, whatever its dimensions: it counts while there are any events."""
+
+    customer = models.ForeignKey(Customer, on_delete=models.CASCADE, related_name="+", db_index=False)
+    meter = models.ForeignKey(Meter, on_delete=models.PROTECT, related_name="+", db_index=False)
+    starts_at = models.DateTimeField(db_index=True)
+    member = models.UUIDField()
+    events = models.BigIntegerField()
+    pk = models.CompositePrimaryKey("customer", "meter", "starts_at", "member")
+
+    def __str__(self) -> str:
+        return str(self.member)
 
 
 class DayMember(Member):

@@ -29,7 +29,7 @@ from billing.metering.models import (
     UsageDelta,
     UsageEvent,
 )
-from billing.periods import starts_on_quarter
+from billing.periods import quarter_floor, starts_on_quarter
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,7 +384,7 @@ WHERE customer.id = %(customer)s
 def pending_since(customer_id: int) -> datetime | None:
     """The earliest quarter hour of usage that is committed but not yet counted; None when nothing waits."""
     found: datetime | None = UsageDelta.objects.filter(customer=customer_id).aggregate(first=Min("starts_at"))["first"]
-    return found
+    return quarter_floor(found) if found else None
 
 
 def waiting_customers() -> int:

@@ -13,7 +13,7 @@ from django.db.models import F, Max
 
 from accounts.models import ApiKey
 from billing.errors import Conflict
-from billing.metering import backfilling, capping, corrections, counting, decoding, folding, queries, store
+from billing.metering import backfilling, capping, corrections, counting, decoding, folding, minutes, queries, store
 from billing.metering.backfilling import PAGE, counted_by
 from billing.metering.counting import InvalidValue
 from billing.metering.decoding import Refusal
@@ -30,7 +30,7 @@ from billing.metering.models import (
     Watermark,
 )
 from billing.money import plain
-from billing.periods import starts_on_quarter
+from billing.periods import minute_floor, starts_on_quarter
 
 MOST_REPLAYED: Final = 5_000  # unmatched events that one transaction moves
 IDENTITIES_KEPT: Final = timedelta(days=42)  # longer than events are accepted back
@@ -244,6 +244,14 @@ def replay_unmatched(*, customer_keys: Sequence[str] = (), event_types: Sequence
     return len(moved)
 
 
+def purge_minutes(*, at: datetime) -> int:
+    """Forget the minutes that nobody can ask for any more, in short transactions; how many."""
+    purged = 0
+    while number := minutes.forget(at - folding.MINUTES_STORED, MOST_FORGOTTEN):
+        purged += number
+    return purged
+
+
 def purge_identities(*, at: datetime) -> int:
     """Forget identities that no sender can repeat any more, in short transactions; how many."""
     purged = 0
@@ -317,17 +325,22 @@ def _recount(customer_id: int, quarters: Iterable[tuple[int, datetime]]) -> None
     backfills = backfilling.unfinished(counters)
     for meter_id, starts_at in quarters:
         counter = counters[meter_id]
-        decisive: dict[str, counting.Feed] = {}
+        by_dimensions: dict[str, counting.Feed] = {}
+        by_minute: dict[datetime, counting.Feed] = {}
         for page in batched(corrections.of_quarter(customer_id, counter.definition.event_type, starts_at), PAGE):
             fed = [(counted_by([counter], event, customer_id, backfills), event) for event in page]
-            feeds = [feed for counted, event in fed for feed in counting.counted_feeds(counted, event)]
-            elsewhere = capping.placed(customer_id, starts_at, {feed.dimensions for feed in feeds})
-            for feed in feeds:
-                place = elsewhere.get(feed.dimensions, feed.dimensions)
-                kept = decisive.setdefault(place, feed)
-                if (feed.rank or "") > (kept.rank or ""):
-                    decisive[place] = feed
-        folding.set_decisive(customer_id, meter_id, starts_at, decisive)
+            feeds = [(feed, event) for counted, event in fed for feed in counting.counted_feeds(counted, event)]
+            elsewhere = capping.placed(customer_id, starts_at, {feed.dimensions for feed, _ in feeds})
+            for feed, event in feeds:
+                _decide(by_dimensions, elsewhere.get(feed.dimensions, feed.dimensions), feed)
+                _decide(by_minute, minute_floor(event.occurred_at), feed)
+        folding.set_decisive(customer_id, meter_id, starts_at, by_dimensions=by_dimensions, by_minute=by_minute)
+
+
+def _decide[Place](decisive: dict[Place, counting.Feed], place: Place, feed: counting.Feed) -> None:
+    kept = decisive.setdefault(place, feed)
+    if (feed.rank or "") > (kept.rank or ""):
+        decisive[place] = feed
 
 
 def publish(*, customer_id: int) -> None:

@@ -21,7 +21,7 @@ from billing.metering.counting import Counter, Definition, Feed, counter
 from billing.metering.identity import number
 from billing.metering.judging import Event
 from billing.money import exact
-from billing.periods import quarter_floor
+from billing.periods import minute_floor
 
 SMALL: Final = 20  # events up to which one statement beats COPY
 
@@ -60,7 +60,7 @@ class Change(msgspec.Struct, gc=False):
 
 
 class Delta(msgspec.Struct, gc=False):
-    """Changes of the counters of one quarter hour and dimension set."""
+    """Changes of the counters by what occurred in one minute with one dimension set."""
 
     customer_id: int
     starts_at: datetime
@@ -204,11 +204,11 @@ def append_deltas(changes: Sequence[Delta]) -> None:
 
 
 def deltas(matched: Iterable[Matched]) -> list[Delta]:
-    """What the events add, one per customer, quarter hour and dimensions, by customer."""
+    """What the events add, one per customer, minute and dimensions, by customer."""
     fed: dict[tuple[int, datetime], dict[str, list[Feed]]] = {}
     for item in matched:
         if item.feeds:
-            sets = fed.setdefault((item.customer_id, quarter_floor(item.event.occurred_at)), {})
+            sets = fed.setdefault((item.customer_id, minute_floor(item.event.occurred_at)), {})
             for feed in item.feeds:
                 sets.setdefault(feed.dimensions, []).append(feed)
     with exact():

@@ -28,5 +28,10 @@ def backfill() -> None:
 
 
 @shared_task
+def purge_minutes() -> None:
+    services.purge_minutes(at=now())
+
+
+@shared_task
 def purge_identities() -> None:
     services.purge_identities(at=now())

@@ -1,6 +1,7 @@
 """Usage of a meter, with what it cost."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from django.urls import path
@@ -21,12 +22,13 @@ from billing.http import (
     is_key,
     plain_instant,
 )
+from billing.metering import minutes
 from billing.metering.models import Meter
 from billing.metering.queries import capped, counted_through
-from billing.money import plain
+from billing.money import ZERO, plain
 from billing.rating import queries
-from billing.rating.queries import SeriesRow
-from billing.rating.selection import MAX_ROWS, PARAMETERS, Selection, read_selection, too_many_rows
+from billing.rating.queries import SeriesRow, UsageSeries
+from billing.rating.selection import MAX_ROWS, MINUTE, MINUTE_PARAMETERS, Selection, read_selection, too_many_rows
 
 
 class SeriesRowAnswer(serializers.Serializer[Any]):
@@ -70,18 +72,16 @@ class UsageView(ApiView):
 
     @extend_schema(
         operation_id="usage_retrieve",
-        parameters=[OpenApiParameter("meter", str, required=True, description="Key of the meter."), *PARAMETERS],
+        parameters=[OpenApiParameter("meter", str, required=True, description="Key of the meter."), *MINUTE_PARAMETERS],
         responses=UsageAnswer,
     )
     def get(self, request: Request, key: str) -> Response:
         """Quantities in buckets of the customer's zone. Ungrouped, every bucket has a row; grouped, the used ones."""
         customer = customer_or_404(request, key)
         meter = _meter(request)
-        chosen = read_selection(request, customer, at=now(), dimensions=meter.dimensions, own=("meter",))
+        chosen = read_selection(request, customer, at=now(), dimensions=meter.dimensions, own=("meter",), minutes=True)
         as_of = counted_through(customer)  # before the numbers, so that they hold at least what it promises
-        found = queries.usage_series(
-            customer, meter, edges=chosen.edges, group_by=chosen.group_by, filters=chosen.filters
-        )
+        found = _series(customer, meter, chosen)
         return Response(
             {
                 "customer": customer.key,
@@ -96,6 +96,17 @@ class UsageView(ApiView):
                 "capped": _capped(customer, meter, chosen),
             }
         )
+
+
+def _series(customer: Customer, meter: Meter, chosen: Selection) -> UsageSeries:
+    """Minutes have no amounts: a line's rounding and tiers are those of its period."""
+    if chosen.granularity != MINUTE:
+        return queries.usage_series(
+            customer, meter, edges=chosen.edges, group_by=chosen.group_by, filters=chosen.filters
+        )
+    used = minutes.series(customer, meter, starts_at=chosen.interval.start, ends_at=chosen.interval.end)
+    rows = [SeriesRow(start, end, {}, used.quantities.get(start, ZERO), ZERO) for start, end in pairwise(chosen.edges)]
+    return UsageSeries(None, used.total, rows)
 
 
 def _capped(customer: Customer, meter: Meter, chosen: Selection) -> list[dict[str, str]]:

@@ -13,37 +13,52 @@ from drf_spectacular.utils import OpenApiParameter
 from rest_framework.request import Request
 
 from accounts.models import Customer
-from billing.http import ApiError, FieldError, invalid, not_found
+from billing.http import ApiError, FieldError, invalid, not_found, plain_instant
 from billing.http.fields import read_instant
+from billing.metering.folding import MINUTES_KEPT
 from billing.periods import Granularity, Interval, buckets, calendar_period, quarter_ceil, quarter_floor
 from billing.subscriptions import queries as subscriptions
 from billing.subscriptions.models import Subscription
 
 MAX_ROWS: Final = 10_000
 GRANULARITIES: Final = ("hour", "day", "week", "month", "total")
+MINUTE: Final = "minute"
 _PARAMETERS: Final = ("from", "to", "granularity", "group_by", "subscription")
 _FIRST, _LAST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
 
+
+def _parameters(granularities: tuple[str, ...], granularity: str) -> list[OpenApiParameter]:
+    return [
+        OpenApiParameter(
+            "from", str, description="RFC 3339; rounded down to a quarter hour. Default: the billing period."
+        ),
+        OpenApiParameter("to", str, description="RFC 3339, exclusive; rounded up to a quarter hour."),
+        OpenApiParameter("granularity", str, enum=granularities, description=granularity),
+        OpenApiParameter("group_by", str, description="Names of dimensions, with commas between them."),
+        OpenApiParameter("subscription", str, description="Whose billing period is the default range."),
+        OpenApiParameter("{dimension}", str, description="Only what has this value: `model=large-2`."),
+    ]
+
+
 # For the schema: what every such endpoint takes beside its own parameters.
-PARAMETERS: Final = [
-    OpenApiParameter("from", str, description="RFC 3339; rounded down to a quarter hour. Default: the billing period."),
-    OpenApiParameter("to", str, description="RFC 3339, exclusive; rounded up to a quarter hour."),
-    OpenApiParameter("granularity", str, enum=GRANULARITIES, description="Of the customer's zone; day when absent."),
-    OpenApiParameter("group_by", str, description="Names of dimensions, with commas between them."),
-    OpenApiParameter("subscription", str, description="Whose billing period is the default range."),
-    OpenApiParameter("{dimension}", str, description="Only what has this value: `model=large-2`."),
-]
+PARAMETERS: Final = _parameters(GRANULARITIES, "Of the customer's zone; day when absent.")
+MINUTE_PARAMETERS: Final = _parameters(
+    (MINUTE, *GRANULARITIES),
+    "Of the customer's zone; day when absent. Minutes: the last 48 hours, without groups, filters and amounts.",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """A range on quarter hours, cut into buckets of the customer's zone. Bucket i is [edges[i], edges[i + 1])."""
+    """A range on quarter hours, cut into buckets of the customer's zone. Bucket i is [edges[i], edges[i + 1]). Minutes
+    have neither groups nor filters."""
 
     interval: Interval
     timezone: str
     edges: tuple[datetime, ...]
     group_by: tuple[str, ...]
     filters: dict[str, str]
+    granularity: str
 
 
 def read_selection(
@@ -54,26 +69,54 @@ def read_selection(
     dimensions: Collection[str],
     names: Collection[str] = (),
     own: Collection[str] = (),
+    minutes: bool = False,
 ) -> Selection:
     """The selection that the query string describes.
 
     `dimensions` and `names` (such as price) may be grouped by and filtered on; `own` are parameters that the
-    endpoint reads itself. Raises ApiError: what is unknown, empty ranges, more than 10,000 buckets (422).
+    endpoint reads itself; `minutes` says whether it has them. Raises ApiError: what is unknown, empty ranges, more than
+    10,000 buckets (422).
     """
     sent = _sent_once(request, {*_PARAMETERS, *own, *names, *dimensions})
     subscription = _subscription(customer, sent.get("subscription"))
     period = subscriptions.current_period(customer, at, subscription)
     timezone = period.timezone if period else customer.timezone
     default = Interval(period.starts_at, period.ends_at) if period else calendar_period("month", at, timezone)
-    interval = _interval(sent, default)
+    granularity = _granularity(sent, minutes)
     groupable = [*names, *dimensions]
-    return Selection(
-        interval=interval,
-        timezone=timezone,
-        edges=_edges(interval, sent.get("granularity", "day"), timezone),
-        group_by=_group_by(sent.get("group_by", ""), groupable),
-        filters={name: value for name, value in sent.items() if name in groupable and name not in {*_PARAMETERS, *own}},
-    )
+    group_by = _group_by(sent.get("group_by", ""), groupable)
+    filters = {name: value for name, value in sent.items() if name in groupable and name not in {*_PARAMETERS, *own}}
+    if granularity == MINUTE:
+        _refuse_groups(group_by, filters)
+        interval = _minutes_interval(sent, at)
+    else:
+        interval = _interval(sent, default)
+    return Selection(interval, timezone, _edges(interval, granularity, timezone), group_by, filters, granularity)
+
+
+def _granularity(sent: dict[str, str], minutes: bool) -> str:
+    granularity = sent.get("granularity", "day")
+    if granularity == MINUTE and not minutes:
+        raise invalid("granularity", "Minutes are kept of the usage of a meter only. Use hour here.")
+    if granularity not in (*GRANULARITIES, MINUTE):
+        known = (MINUTE, *GRANULARITIES) if minutes else GRANULARITIES
+        raise invalid("granularity", f"Use one of {', '.join(known)}.")
+    return granularity
+
+
+def _refuse_groups(group_by: tuple[str, ...], filters: dict[str, str]) -> None:
+    if field := "group_by" if group_by else next(iter(filters), None):
+        raise invalid(
+            field, "Minutes are kept of the whole meter, whatever its dimensions. Use hour, or leave this out."
+        )
+
+
+def _minutes_interval(sent: dict[str, str], at: datetime) -> Interval:
+    first = quarter_floor(at - MINUTES_KEPT)
+    interval = _interval(sent, Interval(first, quarter_ceil(at)))
+    if interval.start < first:
+        raise invalid("from", f"Minutes are kept for 48 hours: ask from {plain_instant(first)} on, or use hour.")
+    return interval
 
 
 def too_many_rows() -> ApiError:
@@ -127,10 +170,6 @@ def _instant(sent: dict[str, str], name: str, default: datetime) -> datetime:
 
 
 def _edges(interval: Interval, granularity: str, timezone: str) -> tuple[datetime, ...]:
-    if granularity == "minute":
-        raise invalid("granularity", "Minutes are not available yet. Use hour.")
-    if granularity not in GRANULARITIES:
-        raise invalid("granularity", f"Use one of {', '.join(GRANULARITIES)}.")
     cut = buckets(interval, cast(Granularity, granularity), timezone)
     found = (interval.start, *(bucket.end for bucket in islice(cut, MAX_ROWS + 1)))
     if len(found) - 1 > MAX_ROWS:

@@ -166,7 +166,6 @@ def test_every_granularity_adds_up_to_the_line(house, ask, now, granularity, gro
         ({"to": "9999-12-31T23:59:59Z"}, "to"),
         ({"from_": "2026-11-04T00:00:00Z", "to": "2026-11-04T00:00:00Z"}, "to"),
         ({"from_": "2027-01-01T00:00:00Z"}, "from"),
-        ({"granularity": "minute"}, "granularity"),
         ({"granularity": "decade"}, "granularity"),
         ({"group_by": "user"}, "group_by"),
         ({"group_by": "price"}, "group_by"),
@@ -188,8 +187,31 @@ def test_an_unknown_parameter_is_refused(house, ask):
     assert problem(ask(meter="calls", modle="mini", color="red")) == ("unknown_field", ["modle", "color"])
 
 
-def test_minutes_say_what_to_use_instead(house, ask):
-    assert "hour" in ask(meter="calls", granularity="minute").json()["detail"]
+def test_minutes_of_the_last_two_days_add_up_to_the_hours(house, ask, now):
+    recent = {"from_": "2026-11-10T11:00:00Z", "to": "2026-11-10T12:00:00Z"}
+
+    answer = ask(meter="calls", granularity="minute", **recent).json()
+
+    assert len(answer["series"]) == 60
+    assert (answer["series"][1]["start"], answer["series"][1]["end"]) == (
+        "2026-11-10T11:01:00Z",
+        "2026-11-10T11:02:00Z",
+    )
+    assert (answer["amount_unit"], answer["series"][0]["amount"]) == (None, None)
+    assert len(ask(meter="calls", granularity="minute").json()["series"]) == 48 * 60
+
+
+@pytest.mark.parametrize(
+    ("parameters", "field"),
+    [
+        ({"from_": "2026-11-08T11:59:00Z"}, "from"),
+        ({"group_by": "model"}, "group_by"),
+        ({"model": "mini"}, "model"),
+        ({"to": "2026-11-08T11:00:00Z"}, "to"),
+    ],
+)
+def test_minutes_say_what_they_cannot_answer(house, ask, now, parameters, field):
+    assert problem(ask(meter="calls", granularity="minute", **parameters)) == ("invalid_field", [field])
 
 
 def test_ten_thousand_buckets_are_the_most(house, ask):
