@@ -55,7 +55,7 @@ def overview(reading: Reading) -> Overview:
         budget=budget_view(reading),
         alerts=_alerts(reading),
         forecast=_forecast(reading),
-        credits=tuple(_credits(reading, balance) for balance in reading.balances if _is_prepaid(balance)),
+        credits=tuple(_credits(reading, balance) for balance in reading.balances if is_prepaid(balance)),
         days=_days(reading, freshness.data_to) if reading.has_usage else (),
         breakdowns=tuple(_breakdown(reading, dimension) for dimension in reading.dimensions),
     )
@@ -139,7 +139,7 @@ def _alerts(reading: Reading) -> tuple[AlertView, ...]:
 # --- credits --------------------------------------------------------------------------------------------------------
 
 
-def _is_prepaid(balance: Balance) -> bool:
+def is_prepaid(balance: Balance) -> bool:
     """Money that is spent without any grant in it is simply what the invoice will say."""
     return bool(balance.grants) or not money.is_currency(balance.unit)
 
@@ -151,15 +151,9 @@ def _credits(reading: Reading, balance: Balance) -> CreditsView:
         unit=balance.unit,
         available=balance.available,
         overage=balance.overage,
-        runs_out_at=_runs_out_at(balance.runs_out_at, [each.grant.expires_at for each in standing]),
+        runs_out_at=balance.runs_out_at,
         grants=tuple(_grant(reading, each) for each in standing),
     )
-
-
-def _runs_out_at(at_this_pace: datetime | None, expiries: Sequence[datetime | None]) -> datetime | None:
-    """Only if that is before the last of them lapses anyway."""
-    last = None if None in expiries else max(expiries, default=None)
-    return at_this_pace if at_this_pace and (last is None or at_this_pace < last) else None
 
 
 def _has_ended(reading: Reading, grant: CreditGrant) -> bool:

@@ -4,13 +4,15 @@ Floats appear here and nowhere else, because a line on a screen needs no more; e
 A colour is the name of a CSS variable, which charts.js resolves for light and dark.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
 from billing import money
+from dashboard.credits import BurnDown, CreditCard
 from dashboard.overview import Overview
+from dashboard.templatetags.display import about
 
 type Point = tuple[datetime, Decimal]
 
@@ -131,3 +133,113 @@ def summary(overview: Overview) -> str:
 def _wall_clock(at: datetime) -> str:
     """The customer's local time without an offset: Plotly draws what it reads and knows no zones."""
     return at.replace(tzinfo=None).isoformat(timespec="seconds")
+
+
+# --- credits ----------------------------------------------------------------------------------------------------------
+
+
+def burn_down_figure(card: CreditCard) -> dict[str, object]:
+    """What was available, what will be at the present pace (dashed), and where something expires (upright)."""
+    burn = card.burn_down
+    data = [_burn_line(card, "Available", burn.past, {"color": "--series-1", "width": 2.5}, "available")]
+    if len(burn.ahead) > 1:
+        dashed = {"color": "--series-1", "width": 2, "dash": "dash"}
+        data.append(_burn_line(card, "At this pace", burn.ahead, dashed, "expected at this pace"))
+    prefix, suffix = _affixes(card.unit) if money.is_currency(card.unit) else ("", "")
+    layout = {
+        "xaxis": {
+            "type": "date",
+            "range": [_wall_clock(burn.start), _wall_clock(burn.end)],
+            "tickformat": "%-d %b",
+            "hoverformat": "%a %-d %b, %H:%M",
+        },
+        "yaxis": {
+            "range": [0, float(_most(burn) * _HEADROOM)],
+            "tickprefix": prefix,
+            "ticksuffix": suffix,
+            "separatethousands": True,
+            "exponentformat": "none",
+        },
+        "shapes": [
+            {
+                "type": "line",
+                "x0": _wall_clock(mark.at),
+                "x1": _wall_clock(mark.at),
+                "yref": "paper",
+                "y0": 0,
+                "y1": 1,
+                "line": {"color": "--limit", "width": 1.5, "dash": "dot"},
+            }
+            for mark in burn.marks
+        ],
+    }
+    return {"data": data, "layout": layout}
+
+
+def _burn_line(
+    card: CreditCard, name: str, points: Sequence[Point], line: dict[str, object], words: str
+) -> dict[str, object]:
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": name,
+        "x": [_wall_clock(at) for at, _ in points],
+        "y": [float(amount) for _, amount in points],
+        "customdata": [money.display(amount, card.unit) for _, amount in points],
+        "hovertemplate": f"%{{customdata}} {words}<extra></extra>",
+        "line": line,
+    }
+
+
+def _most(burn: BurnDown) -> Decimal:
+    return max(*(amount for _, amount in (*burn.past, *burn.ahead)), Decimal("0.01"))
+
+
+@dataclass(frozen=True, slots=True)
+class BurnSketch:
+    """As `Sketch`, with the part that is expected and the expiries."""
+
+    points: str
+    ahead: str
+    marks: tuple[str, ...]
+    top: str
+    first: str
+    last: str
+
+
+def burn_down_sketch(card: CreditCard) -> BurnSketch:
+    burn = card.burn_down
+    top, length = _most(burn) * _HEADROOM, max((burn.end - burn.start).total_seconds(), 1)
+
+    def across(at: datetime) -> str:
+        return f"{100 * (at - burn.start).total_seconds() / length:.2f}"
+
+    def line(points: Sequence[Point]) -> str:
+        return " ".join(f"{across(at)},{_HUNDRED - amount * 100 / top:.2f}" for at, amount in points)
+
+    return BurnSketch(
+        points=line(burn.past),
+        ahead=line(burn.ahead),
+        marks=tuple(across(mark.at) for mark in burn.marks),
+        top=money.display(_most(burn), card.unit),
+        first=f"{burn.start:%-d %b}",
+        last=f"{burn.end - timedelta(microseconds=1):%-d %b}",
+    )
+
+
+def burn_down_summary(card: CreditCard) -> str:
+    """The chart in a sentence or two."""
+    text = f"{money.display(card.available, card.unit)} available"
+    outlook = card.outlook
+    if outlook is None:
+        return f"{text}. With a day of usage this shows how long they last."
+    text += f", {about(outlook.per_day, card.unit)} used a day"
+    if outlook.runs_out_at:
+        text += f": gone about {outlook.runs_out_at.astimezone(card.burn_down.start.tzinfo):%-d %B %Y}"
+    elif card.available > 0:
+        text += ": not gone as far as can be seen"
+    lost = [
+        f"{about(mark.lapse, card.unit)} expire after {mark.at - timedelta(microseconds=1):%-d %B}"
+        for mark in card.burn_down.marks[:2]
+    ]
+    return f"{text}. At this pace {' and '.join(lost)}." if lost else f"{text}."

@@ -21,9 +21,10 @@ from billing.budgets import queries as budgets
 from billing.budgets.forecast import Forecast
 from billing.budgets.models import Alert, Budget
 from billing.credits import queries as credits
+from billing.credits.burning import paid_series
 from billing.metering import queries as metering
 from billing.metering.models import Meter
-from billing.periods import Interval, buckets
+from billing.periods import QUARTER, Interval, buckets, quarter_floor
 from billing.pricing.queries import PriceTerms, terms_by_version
 from billing.rating.queries import SeriesRow
 from billing.subscriptions import queries as subscriptions
@@ -170,6 +171,30 @@ class Reading:
     def groups_by_day(self) -> Sequence[SeriesRow]:
         """The same by day: sums to `days` and to `groups`, to the last place."""
         return self.spend(self._day_edges, group_by=(*self.dimensions, "meter", "price"))
+
+    @property
+    def burn_days(self) -> tuple[Interval, ...]:
+        """The local days of the interval so far; the last one is still running."""
+        found = buckets(self.interval, "day", self.timezone)
+        return tuple(Interval(day.start, min(day.end, self._now_edge)) for day in found if day.start < self._now_edge)
+
+    @cached_property
+    def burn_edges(self) -> tuple[datetime, ...]:
+        """From the interval's start to the present: where days, grants, their expiries and voids lie."""
+        start, end = self.interval.start, self._now_edge
+        grants = [item.grant for balance in self.balances for item in balance.grants]
+        turns = {turn for grant in grants for turn in (grant.effective_at, grant.expires_at, grant.voided_at) if turn}
+        inside = {turn for turn in turns | {day.start for day in self.burn_days} if start < turn < end}
+        return (start, *sorted(inside), end)
+
+    @cached_property
+    def paid(self) -> Sequence[Mapping[int, Decimal]]:
+        """By grant, what it paid between the burn edges."""
+        return paid_series(self.customer, self.burn_edges)
+
+    @property
+    def _now_edge(self) -> datetime:
+        return min(quarter_floor(self.at) + QUARTER, self.interval.end)
 
     @property
     def _day_edges(self) -> tuple[datetime, ...]:

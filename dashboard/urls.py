@@ -2,13 +2,17 @@
 
 from django.urls import path
 
-from dashboard.views import budgets, customers, overview, team, theme
+from dashboard.views import budgets, credits, customers, overview, team, theme
 
 urlpatterns = [
     path("", customers.home, name="home"),
     path("c/<str:key>/", overview.overview, name="overview"),
     path("c/<str:key>/live", overview.live, name="overview-live"),
     path("c/<str:key>/spend.csv", overview.download, name="overview-csv"),
+    path("c/<str:key>/credits", credits.show, name="credits"),
+    path("c/<str:key>/credits/live", credits.live, name="credits-live"),
+    path("c/<str:key>/credits.csv", credits.download, name="credits-csv"),
+    path("c/<str:key>/credits/<id:public_id>", credits.transaction, name="credits-transaction"),
     path("c/<str:key>/budget", budgets.show, name="budget"),
     path("c/<str:key>/budget/edit", budgets.edit, name="budget-edit"),
     path("c/<str:key>/team", team.show, name="team"),

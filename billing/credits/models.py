@@ -144,7 +144,11 @@ class LedgerTransaction(models.Model):
         constraints = [
             models.CheckConstraint(condition=Q(code__in=TransactionCode.values), name="transaction_code_is_known"),
         ]
-        indexes = [models.Index(fields=["customer", "-id"], name="transaction_of_customer")]
+        indexes = [
+            models.Index(fields=["customer", "-id"], name="transaction_of_customer"),
+            # Usage is posted each second; the others are looked for among it.
+            models.Index(fields=["customer", "-id"], condition=~Q(code="usage"), name="transaction_other_than_usage"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.code} {self.public_id}"
@@ -162,7 +166,7 @@ class LedgerEntry(models.Model):
     """
 
     transaction = models.ForeignKey(LedgerTransaction, on_delete=models.PROTECT, related_name="entries")
-    account = models.ForeignKey(LedgerAccount, on_delete=models.PROTECT, related_name="entries")
+    account = models.ForeignKey(LedgerAccount, on_delete=models.PROTECT, related_name="entries", db_index=False)
     direction = models.CharField(max_length=8, choices=Direction)
     amount = amount_field()
     cell = models.ForeignKey("AllocationCell", on_delete=models.PROTECT, null=True, related_name="entries")
@@ -172,6 +176,7 @@ class LedgerEntry(models.Model):
             models.CheckConstraint(condition=Q(direction__in=Direction.values), name="entry_direction_is_known"),
             positive("amount", "entry_amount_positive"),
         ]
+        indexes = [models.Index(fields=["account", "-transaction"], name="entry_of_account")]
 
     def __str__(self) -> str:
         return f"{self.direction} {self.amount}"

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
@@ -12,6 +12,7 @@ from django.db.models import Case, DecimalField, F, Q, QuerySet, Sum, When
 from accounts.models import Customer
 from billing.credits.allocation import burn_order
 from billing.credits.booking import has_ended, offered
+from billing.credits.burning import coming, paces, stocks
 from billing.credits.models import (
     AccountKind,
     AllocationCell,
@@ -23,16 +24,15 @@ from billing.credits.models import (
     Settlement,
     TransactionCode,
 )
+from billing.credits.outlook import Outlook, outlook
 from billing.credits.overage import overage_rows
 from billing.money import CONTEXT, ZERO, exact, total
-from billing.periods import Interval, quarter_ceil, quarter_floor
+from billing.periods import Interval
 from billing.rating.queries import SeriesRow, lines, rated_series
 from billing.subscriptions.models import BillingPeriod, PeriodStatus
 from billing.subscriptions.queries import periods
 
 _EVERYTHING: Final[Mapping[str, str]] = {}
-_BURN_WINDOW: Final = timedelta(days=7)
-_ENOUGH: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Balance:
     reserved: Decimal
     unsettled: Decimal
     overage: Decimal
-    runs_out_at: datetime | None
+    outlook: Outlook | None
     settled_through: datetime | None
     parked_reason: str
     grants: Sequence[GrantBalance]
@@ -63,6 +63,11 @@ class Balance:
     @property
     def available(self) -> Decimal:
         return CONTEXT.subtract(CONTEXT.subtract(self.balance, self.reserved), self.unsettled)
+
+    @property
+    def runs_out_at(self) -> datetime | None:
+        """From when on usage that grants pay for finds none, at the pace of the last seven days."""
+        return self.outlook.runs_out_at if self.outlook else None
 
 
 # --- balances -----------------------------------------------------------------------------------------------
@@ -83,6 +88,7 @@ def balances(customer: Customer, at: datetime, *, recorded_by: datetime | None =
     left = {
         unit: total(item.remaining for item in items if item.grant.effective_at <= at) for unit, items in grants.items()
     }
+    outlooks = _outlooks(customer, at, grants) if any(left.values()) else {}
     return [
         Balance(
             unit=unit,
@@ -90,7 +96,7 @@ def balances(customer: Customer, at: datetime, *, recorded_by: datetime | None =
             reserved=ZERO,
             unsettled=unsettled.get(unit, ZERO),
             overage=overage.get(unit, ZERO),
-            runs_out_at=_runs_out_at(customer, unit, left[unit], at) if left.get(unit) else None,
+            outlook=outlooks.get(unit),
             settled_through=state.settled_through,
             parked_reason=state.parked_reason,
             grants=grants.get(unit, []),
@@ -188,22 +194,14 @@ def _unsettled(customer: Customer) -> dict[str, Decimal]:
     return amounts
 
 
-def _runs_out_at(customer: Customer, unit: str, left: Decimal, at: datetime) -> datetime | None:
-    """When it is gone at the mean pace of the last seven days; None with less than a day of them, or at rest."""
-    first = periods(customer, ends_at=at).first()
-    since = quarter_floor(at - _BURN_WINDOW)
-    if first is not None:
-        since = max(since, first.starts_at)
-    if first is None or at - since < _ENOUGH:
-        return None
-    burned = total(row.amount for row in rated_series(customer, edges=[since, quarter_ceil(at)], unit=unit))
-    if burned <= 0:
-        return None
-    seconds = Decimal(int((at - since).total_seconds())) * left / burned
-    return at + timedelta(seconds=int(seconds)) if seconds < _FAR else None
-
-
-_FAR: Final = Decimal(10 * 365 * 86400)
+def _outlooks(customer: Customer, at: datetime, grants: Mapping[str, Sequence[GrantBalance]]) -> Mapping[str, Outlook]:
+    """By unit, where it goes at the pace of the last days; nothing for what is at rest."""
+    ahead, found = coming(customer), {}
+    for unit, pace in paces(customer, at).items():
+        left = {offered(item.grant): item.remaining for item in grants.get(unit, ()) if item.remaining}
+        if left and pace.per_day > 0:
+            found[unit] = outlook(stocks(left, ahead, unit), pace, at, ahead.until)
+    return found
 
 
 # --- spend --------------------------------------------------------------------------------------------------

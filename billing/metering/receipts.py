@@ -4,8 +4,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Final
 
 import msgspec
+from django.db import connection
 from django.db.models import Sum
 
 from accounts.models import Customer
@@ -48,6 +50,32 @@ def receipt(source: str, event_id: str) -> EventReceipt:
     current = found.current
     fed = _fed(current, customer.pk) if current and customer else []
     return EventReceipt(found.event, customer, found.corrections, current is None, fed)
+
+
+def latest_fed(
+    customer: Customer, meter: Meter, *, starts_at: datetime, ends_at: datetime, most: int
+) -> list[tuple[Event, Fed]]:
+    """The latest events of the range that feed the meter, as they hold, with what they add; looks at `most` at most.
+    Their dimensions are as they were sent: prices name no value that is counted elsewhere."""
+    counter = counting.counter(store.definitions_of([meter.pk])[0])
+    with connection.cursor() as cursor:
+        cursor.execute(_LATEST, [customer.pk, starts_at, ends_at, meter.event_type, most])
+        events = [store.stored_event(fields) for _, *fields in cursor.fetchall()]
+    words = corrections.of([event.digest for event in events])
+    held = (corrections.corrected(event, words.get(event.digest, [])) for event in events)
+    return [
+        (event, Fed(meter, quarter_floor(event.occurred_at), msgspec.json.decode(feed.dimensions), feed))
+        for event in held
+        if event is not None
+        for feed in counting.counted_feeds([counter], event)
+    ]
+
+
+_LATEST: Final = (
+    corrections.EVENTS
+    + """WHERE customer_id = %s AND occurred_at >= %s AND occurred_at < %s AND type = %s
+ORDER BY occurred_at DESC, identity LIMIT %s"""
+)
 
 
 def _fed(event: Event, customer_id: int) -> list[Fed]:

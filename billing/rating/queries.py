@@ -6,7 +6,7 @@ where a plan version is a draft or was not read before by this process.
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -140,6 +140,14 @@ def rated_series(
     return series.rows(spans_meters=len(meters) > 1 and set(_NAMES).isdisjoint(group_by))
 
 
+def rated_by_meter(customer: Customer, *, edges: Sequence[datetime]) -> list[SeriesRow]:
+    """As `rated_series`, in every unit: rows by `unit` and `meter`."""
+    series = _Series(edges, ("unit", "meter"), _EVERYTHING)
+    priced = _priced(customer, edges, _EVERYTHING)
+    series.add_rated(customer, priced, names=lambda item: {"unit": item.terms.unit, "meter": item.meter.key})
+    return series.rows()
+
+
 def usage_series(
     customer: Customer,
     meter: Meter,
@@ -179,6 +187,10 @@ def _priced(
     ]
 
 
+def _price_and_meter(item: PriceTerms) -> Mapping[str, str]:
+    return {"price": item.price.key, "meter": item.meter.key}
+
+
 @dataclass(slots=True)
 class _Cell:
     """A bucket of a group. `is_measured` while every quantity in it could be joined with the others."""
@@ -198,7 +210,12 @@ class _Series:
             self.cells = {(index, ()): _Cell() for index in range(len(edges) - 1)}
 
     def add_rated(
-        self, customer: Customer, priced: Sequence[tuple[BillingPeriod, PriceTerms]], *, quantities: bool = True
+        self,
+        customer: Customer,
+        priced: Sequence[tuple[BillingPeriod, PriceTerms]],
+        *,
+        quantities: bool = True,
+        names: Callable[[PriceTerms], Mapping[str, str]] = _price_and_meter,
     ) -> None:
         """Add what grew inside the range, price by price from the start of each period on."""
         last = self.edges[-1]
@@ -207,7 +224,7 @@ class _Series:
         rated = [
             _Rated(
                 item,
-                Tally(item.terms, partial(self._group, {"price": item.price.key, "meter": item.meter.key})),
+                Tally(item.terms, partial(self._group, names(item))),
                 bisect_left(cuts, period.starts_at),
                 bisect_left(cuts, min(period.ends_at, last)),
             )

@@ -29,6 +29,18 @@ def number(amount: Decimal, unit: str) -> str:
 
 
 @register.filter
+def signed(amount: Decimal, unit: str) -> str:
+    """A movement: what came has a plus, what went a minus."""
+    return f"+{money.display(amount, unit)}" if amount > 0 else money.display(amount, unit)
+
+
+@register.filter
+def title_of_unit(unit: str) -> str:
+    """How a card of this unit is headed: "Credits", "Prepaid USD"."""
+    return f"Prepaid {unit}" if money.is_currency(unit) else f"{unit[:1].upper()}{unit[1:]}"
+
+
+@register.filter
 def about(amount: Decimal, unit: str) -> str:
     """An estimate: no cents from a hundred up, because they would claim a precision that it has not."""
     if abs(amount) < _HUNDRED:

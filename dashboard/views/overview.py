@@ -41,7 +41,7 @@ def live(request: MemberRequest, key: str) -> HttpResponse:
     found = current_freshness(access.customer)
     if request.GET.get("v") != building.version_of(found):
         return _show(request, access, f"{PAGE}#live")
-    return _stamped(HttpResponse(status=204), building.freshness_view(found, access.customer.timezone))
+    return stamped(HttpResponse(status=204), building.freshness_view(found, access.customer.timezone))
 
 
 @require_safe
@@ -92,10 +92,10 @@ def _show(request: MemberRequest, access: Access, template: str) -> HttpResponse
             "summary": charts.summary(page),
             "first_event": None if page.has_usage else first_event(request, reading),
         }
-        return _stamped(render(request, template, context), page.freshness)
+        return stamped(render(request, template, context), page.freshness)
 
 
-def _stamped(response: HttpResponse, freshness: Freshness) -> HttpResponse:
+def stamped(response: HttpResponse, freshness: Freshness) -> HttpResponse:
     """With the time that the page shows beside "data to", so that it moves also when nothing else does."""
     response["X-Data-To"] = date(freshness.data_to, "H:i:s T")
     response["X-Data-Delayed"] = "true" if freshness.delayed else "false"

@@ -22,7 +22,7 @@
     if (old.hasAttribute("data-keep")) return;
     const wanted = new Set(fresh.getAttributeNames());
     for (const name of old.getAttributeNames()) {
-      if (!wanted.has(name) && name !== "class") old.removeAttribute(name);
+      if (!wanted.has(name) && name !== "class" && name !== "open") old.removeAttribute(name); // what is unfolded stays so
     }
     for (const name of wanted) {
       if (old.getAttribute(name) !== fresh.getAttribute(name)) old.setAttribute(name, fresh.getAttribute(name));
@@ -32,8 +32,10 @@
     before.slice(after.length).forEach((node) => node.remove());
   }
 
+  const flashing = () => [...document.querySelectorAll("#used, [data-flash]")].map((number) => [number, number.textContent]);
+
   function flashIfChanged(number, before) {
-    if (!number || number.textContent === before) return;
+    if (!number.isConnected || number.textContent === before) return;
     number.classList.remove("flash");
     void number.offsetWidth; // restarts the animation
     number.classList.add("flash");
@@ -45,9 +47,9 @@
       if (style !== "patch") return false;
       const fresh = fragment.firstElementChild;
       if (!fresh) return false;
-      const used = byId("used")?.textContent;
+      const before = flashing();
       patch(target, fresh);
-      flashIfChanged(byId("used"), used);
+      for (const [number, text] of before) flashIfChanged(number, text);
       return [];
     },
   });

@@ -28,6 +28,7 @@ def build(acme: Customer) -> dict[str, str]:
         "key": make_api_key(customer=acme)[0].public_id,
         "member": str(member(acme, "erin", Role.BILLING).memberships.get().pk),
         "grant": grant.public_id,
+        "transaction": grant.account.entries.get().transaction.public_id,
         "invitation": invitation_links.link(invitation.public_id).rpartition("/")[2],
         "meter": make_meter().key,
         "plan": make_version(make_plan()).plan.key,

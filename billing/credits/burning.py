@@ -1,0 +1,189 @@
+"""How fast credits are used, which are still to come, and when in the past each grant paid."""
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+from decimal import Decimal
+from typing import Final, cast
+
+from accounts.models import Customer
+from billing.credits.allocation import Grant, burn_order
+from billing.credits.booking import book
+from billing.credits.outlook import Pace, Stock
+from billing.money import ZERO, exact, mul_div
+from billing.periods import Anchor, Interval, PeriodUnit, local_date, next_period, quarter_ceil, quarter_floor
+from billing.rating.core import LineKey
+from billing.rating.queries import rated_by_meter, segments
+from billing.subscriptions.models import BillingPeriod, PeriodStatus, SubscriptionStatus
+from billing.subscriptions.queries import periods
+
+_WINDOW: Final = timedelta(days=7)
+_ENOUGH: Final = timedelta(days=1)
+_DAY: Final = timedelta(days=1)
+_AHEAD: Final = 24  # periods of a plan that are looked ahead
+
+
+# --- pace -----------------------------------------------------------------------------------------------------------
+
+
+@exact()
+def paces(customer: Customer, at: datetime) -> Mapping[str, Pace]:
+    """By unit: the mean of the last seven days, or of the time since the first billing period began. Nothing with
+    less than a day to go by."""
+    first = periods(customer, ends_at=at).values_list("starts_at", flat=True).first()
+    if first is None or at - max(first, at - _WINDOW) < _ENOUGH:
+        return {}
+    since, end = max(first, quarter_floor(at - _WINDOW)), quarter_ceil(at)
+    edges = [since, *_midnights(since, end), end]
+    used: dict[str, dict[str, Decimal]] = defaultdict(lambda: defaultdict(Decimal))
+    by_day: dict[str, dict[datetime, Decimal]] = defaultdict(lambda: defaultdict(Decimal))
+    for row in rated_by_meter(customer, edges=edges):
+        unit, meter = cast(str, row.group["unit"]), cast(str, row.group["meter"])
+        used[unit][meter] += row.amount
+        by_day[unit][row.start] += row.amount
+    seconds = Decimal(int((at - since).total_seconds()))
+    return {
+        unit: Pace(
+            {meter: mul_div(amount, Decimal(86_400), seconds) for meter, amount in meters.items()},
+            [by_day[unit][day] for day in edges[1:-2]],
+        )
+        for unit, meters in used.items()
+    }
+
+
+def _midnights(start: datetime, end: datetime) -> list[datetime]:
+    """In UTC, where counters of whole days are kept."""
+    first = datetime.combine(start.astimezone(UTC).date(), time(), UTC) + _DAY
+    return [first + number * _DAY for number in range((end - first) // _DAY + 1) if first + number * _DAY < end]
+
+
+# --- what is to come ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Coming:
+    """What the plan will give; `until`: how far that is looked ahead, None where nothing is to come."""
+
+    grants: Sequence[Grant]
+    until: datetime | None
+
+
+def coming(customer: Customer) -> Coming:
+    """The credits of the next periods of each active subscription, as its plan stands today. Two queries."""
+    open_now = periods(customer).filter(
+        status=PeriodStatus.OPEN, subscription__status=SubscriptionStatus.ACTIVE, subscription__ends_at=None
+    )
+    found = [period for period in open_now.prefetch_related("version__credits") if period.version.credits.all()]
+    ahead = [(period, list(_following(period))) for period in found]
+    gifts = [
+        (term, interval)
+        for period, intervals in ahead
+        for interval in intervals
+        for term in period.version.credits.all()
+    ]
+    grants = [  # numbered below zero, because they have no ids yet
+        Grant(-number, term.unit, term.amount, "plan", term.priority, interval.start, interval.end)
+        for number, (term, interval) in enumerate(gifts, 1)
+    ]
+    return Coming(grants, min((intervals[-1].end for _, intervals in ahead), default=None))
+
+
+def stocks(left: Mapping[Grant, Decimal], ahead: Coming, unit: str) -> list[Stock]:
+    """What may still be spent of a unit, in burn order. `left`: by grant, what remains of it."""
+    all_of_it = {**left, **{grant: grant.amount for grant in ahead.grants}}
+    return [
+        Stock(
+            id=grant.id if grant.id > 0 else None,
+            left=all_of_it[grant],
+            usable_from=grant.effective_at,
+            usable_until=grant.usable_until,
+            meters=grant.meters,
+        )
+        for grant in burn_order(all_of_it)
+        if grant.unit == unit
+    ]
+
+
+def _following(period: BillingPeriod) -> Iterator[Interval]:
+    subscription, version = period.subscription, period.version
+    anchor = Anchor(
+        interval=cast(PeriodUnit, version.interval),
+        count=version.interval_count,
+        starts_on=local_date(period.starts_at, period.timezone),
+        day=subscription.anchor_day,
+        month=subscription.anchor_month,
+    )
+    end = period.ends_at
+    for _ in range(_AHEAD):
+        interval = next_period(anchor, period.timezone, end)
+        end = interval.end
+        yield interval
+
+
+# --- what was paid when ---------------------------------------------------------------------------------------------
+
+
+type _Parts = Mapping[tuple[LineKey, datetime], Sequence[tuple[int | None, Decimal]]]
+
+
+@exact()
+def paid_series(customer: Customer, edges: Sequence[datetime]) -> list[Mapping[int, Decimal]]:
+    """What each grant paid for the usage of each [edges[i], edges[i + 1]). Adds up to the cells of whole segments.
+
+    Inside a segment the grants of a line pay one after the other, in burn order.
+    """
+    found = list(periods(customer, starts_at=edges[0], ends_at=edges[-1]))
+    paid: list[dict[int, Decimal]] = [defaultdict(Decimal) for _ in edges[1:]]
+    parts, starts = _parts(customer, found)
+    for period in found:
+        for at, amounts in _paid(period, parts, sorted(starts[period.pk]), edges):
+            index = bisect_right(edges, at) - 1
+            if 0 <= index < len(paid):
+                for grant, amount in amounts.items():
+                    paid[index][grant] += amount
+    return list(paid)
+
+
+def _parts(customer: Customer, found: Sequence[BillingPeriod]) -> tuple[_Parts, Mapping[int, set[datetime]]]:
+    """Who pays each line of each segment, in burn order; and where each period's segments begin."""
+    parts: dict[tuple[LineKey, datetime], list[tuple[int | None, Decimal]]] = defaultdict(list)
+    starts: dict[int, set[datetime]] = {period.pk: {period.starts_at} for period in found}
+    for (line, starts_at, grant), amount in book(customer, found).cells.items():
+        parts[line, starts_at].append((grant, amount))
+        starts[line.id[-1]].add(starts_at)
+    return parts, starts
+
+
+def _paid(
+    period: BillingPeriod, parts: _Parts, starts: Sequence[datetime], edges: Sequence[datetime]
+) -> Iterator[tuple[datetime, Mapping[int, Decimal]]]:
+    """Stretch by stretch what the grants paid of the period's lines."""
+    within = [edge for edge in edges if period.starts_at < edge < period.ends_at]
+    used: dict[tuple[LineKey, datetime], Decimal] = defaultdict(Decimal)
+    for stretch in segments(period, sorted({*starts, *within, period.ends_at})):
+        segment = starts[bisect_right(starts, stretch.starts_at) - 1]
+        paid: dict[int, Decimal] = defaultdict(Decimal)
+        for line, amount in stretch.amounts.items():
+            before = used[line, segment]
+            used[line, segment] = before + amount
+            for grant, part in _moved(parts.get((line, segment), ()), before, before + amount):
+                paid[grant] += part
+        yield stretch.starts_at, paid
+
+
+def _moved(
+    parts: Iterable[tuple[int | None, Decimal]], before: Decimal, after: Decimal
+) -> Iterator[tuple[int, Decimal]]:
+    """What each grant's part grew by while the line went from one amount to another."""
+    passed = ZERO
+    for grant, part in parts:
+        moved = _inside(after - passed, part) - _inside(before - passed, part)
+        passed += part
+        if grant is not None and moved:
+            yield grant, moved
+
+
+def _inside(amount: Decimal, part: Decimal) -> Decimal:
+    return min(max(amount, min(part, ZERO)), max(part, ZERO))
