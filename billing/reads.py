@@ -11,7 +11,10 @@ _shared: Final[ContextVar[dict[Hashable, Any] | None]] = ContextVar("shared_read
 @contextmanager
 def shared() -> Iterator[None]:
     """Inside, `once` reads each thing one time. For a snapshot of the database, and for what is done inside the claims
-    of customers after the last write of what is read."""
+    of customers after the last write of what is read. Inside another one it joins that."""
+    if _shared.get() is not None:
+        yield
+        return
     token = _shared.set({})
     try:
         yield
@@ -28,6 +31,12 @@ def once[T](key: Hashable, read: Callable[[], T]) -> T:
         known[key] = read()
     answer: T = known[key]
     return answer
+
+
+def recall(key: Hashable) -> Any:
+    """What is remembered under this key, else None."""
+    known = _shared.get()
+    return None if known is None else known.get(key)
 
 
 def remember(answers: Iterable[tuple[Hashable, Any]]) -> None:

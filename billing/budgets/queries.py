@@ -30,6 +30,7 @@ _HISTORY: Final = timedelta(weeks=12)
 _MOST_SETS: Final = 50  # an alert is written inside the tick, and this many already take seconds
 
 type History = Mapping[int, Collection[tuple[int, Direction]]]
+type Histories = Mapping[tuple[int, datetime], History]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,22 +159,46 @@ def alerts(customer: Customer | None = None, *, direction: str | None = None) ->
     return found.filter(direction=direction) if direction else found
 
 
-def judged_periods(customer: Customer, at: datetime) -> list[BillingPeriod]:
-    """The periods in which a budget may fire: the current one, then those before it that are not closed yet."""
-    current = subscriptions.current_period(customer, at)
-    if current is None:
-        return []
-    siblings = BillingPeriod.objects.filter(subscription=current.subscription_id, starts_at__lte=current.starts_at)
-    return list(siblings.exclude(status=PeriodStatus.CLOSED).order_by("-starts_at"))
-
-
-def history(customer: Customer, period: BillingPeriod) -> History:
-    """By threshold: the epoch and direction of each of its alerts in this period."""
-    rows = Alert.objects.filter(customer=customer, period_start=period.starts_at)
-    found: dict[int, list[tuple[int, Direction]]] = defaultdict(list)
-    for threshold, epoch, direction in rows.values_list("threshold_id", "epoch", "direction"):
-        found[threshold].append((epoch, "fired" if direction == AlertDirection.FIRED else "resolved"))
+def budgets_of(customer_ids: Collection[int]) -> dict[int, list[Budget]]:
+    """The budgets of those customers that have any, as `budgets`. Two queries."""
+    found: dict[int, list[Budget]] = defaultdict(list)
+    for budget in with_thresholds(Budget.objects.filter(customer__in=customer_ids)):
+        found[budget.customer_id].append(budget)
     return found
+
+
+def judged_periods(customer_ids: Collection[int], at: datetime) -> list[BillingPeriod]:
+    """The periods in which a budget may fire: of each customer the current one, then those before it that are not
+    closed yet. Two queries."""
+    current = {period.subscription_id: period for period in subscriptions.current_periods(customer_ids, at)}
+    siblings = BillingPeriod.objects.filter(subscription__in=current).exclude(status=PeriodStatus.CLOSED)
+    return [
+        period
+        for period in siblings.order_by("customer_id", "-starts_at")
+        if period.starts_at <= current[period.subscription_id].starts_at
+    ]
+
+
+def history(periods: Sequence[BillingPeriod]) -> Histories:
+    """By customer and start of a period, and by threshold: the epoch and direction of each of its alerts there."""
+    rows = Alert.objects.filter(
+        customer__in={period.customer_id for period in periods},
+        period_start__in={period.starts_at for period in periods},
+    )
+    found: dict[tuple[int, datetime], dict[int, list[tuple[int, Direction]]]] = defaultdict(lambda: defaultdict(list))
+    for customer, start, threshold, epoch, direction in rows.values_list(
+        "customer_id", "period_start", "threshold_id", "epoch", "direction"
+    ):
+        fired = direction == AlertDirection.FIRED
+        found[customer, start][threshold].append((epoch, "fired" if fired else "resolved"))
+    return found
+
+
+def read_spend_ahead(periods: Sequence[BillingPeriod]) -> None:
+    """Inside `reads.shared`: read what `used` is going to be asked of these periods. Two queries."""
+    ranges = [(period.customer_id, period.starts_at, period.ends_at) for period in periods]
+    subscriptions.read_periods_ahead(ranges)
+    metering.read_totals_ahead(ranges)
 
 
 def level(budget: Budget, threshold: Threshold) -> Decimal:

@@ -21,6 +21,7 @@ from billing.errors import Conflict
 from billing.metering import queries as metering_queries
 from billing.metering import services as metering
 from billing.notifications import services as notifications
+from billing.reads import shared
 from billing.subscriptions import queries as subscriptions
 from billing.subscriptions.models import BillingPeriod
 
@@ -108,18 +109,30 @@ def send_test(*, budget: Budget, at: datetime) -> list[str]:
 
 
 def watch(*, customer_id: int, at: datetime, as_of: datetime) -> bool:
-    """Judge every budget of the customer in each billing period that is not closed; whether anything was written.
+    """As `watch_all`, for one customer; whether anything was written."""
+    return bool(watch_all(as_of={customer_id: as_of}, at=at))
 
-    Needs the claim. `as_of` is what the counters count through: pages show the same.
+
+def watch_all(*, as_of: Mapping[int, datetime], at: datetime) -> set[int]:
+    """Judge every budget of these customers in each billing period that is not closed; for whom anything was written.
+
+    Needs the claims. `as_of`, by customer, is what the counters count through: pages show the same.
     """
-    customer = Customer.objects.get(pk=customer_id)
-    budgets = list(queries.budgets(customer))
-    if not budgets:
-        return False
-    written = False
-    for period in queries.judged_periods(customer, at):
-        concerned = [budget for budget in budgets if period.ends_at > at or budget.levels_since <= period.ends_at]
-        written |= _judge(concerned, period, occasion="crossed", at=at, as_of=as_of)
+    budgets = queries.budgets_of(as_of)
+    periods = queries.judged_periods(budgets, at) if budgets else []
+    history = queries.history(periods) if periods else {}
+    written: set[int] = set()
+    with shared():
+        queries.read_spend_ahead(periods)
+        for period in periods:
+            customer_id = period.customer_id
+            concerned = [
+                budget
+                for budget in budgets[customer_id]
+                if period.ends_at > at or budget.levels_since <= period.ends_at
+            ]
+            if _judge(concerned, period, history, occasion="crossed", at=at, as_of=as_of[customer_id]):
+                written.add(customer_id)
     return written
 
 
@@ -174,23 +187,29 @@ def _judge_now(budget: Budget, *, at: datetime) -> Budget:
     period = subscriptions.current_period(budget.customer, at)
     if period is not None and at < period.ends_at:
         as_of = metering_queries.counted_through(budget.customer)
-        _judge([budget], period, occasion="already_above", at=at, as_of=as_of)
+        _judge([budget], period, queries.history([period]), occasion="already_above", at=at, as_of=as_of)
     return budget
 
 
 def _judge(
-    budgets: Sequence[Budget], period: BillingPeriod, *, occasion: Occasion, at: datetime, as_of: datetime
+    budgets: Sequence[Budget],
+    period: BillingPeriod,
+    history: queries.Histories,
+    *,
+    occasion: Occasion,
+    at: datetime,
+    as_of: datetime,
 ) -> bool:
     """Write what evaluation finds for budgets of one customer in one period."""
     if not budgets:
         return False
     customer = budgets[0].customer
-    history = queries.history(customer, period)
+    fired_before = history.get((customer.pk, period.starts_at), {})
     values = {unit: queries.used(customer, unit=unit, period=period) for unit in {budget.unit for budget in budgets}}
     written = False
     for budget in budgets:
         facts = Facts(occasion, budget, period, values[budget.unit], as_of)
-        written |= _record(facts, evaluation.evaluate(facts.value, _watched(budget, history)), at=at)
+        written |= _record(facts, evaluation.evaluate(facts.value, _watched(budget, fired_before)), at=at)
     return written
 
 

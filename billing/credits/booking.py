@@ -1,6 +1,7 @@
 """Reads what allocation needs, and allocates: which grant pays which part of which line of these periods."""
 
-from collections.abc import Collection, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -11,10 +12,12 @@ from django.db.models import Q, Sum
 from accounts.models import Customer
 from billing.credits import allocation
 from billing.credits.models import AllocationCell, CreditGrant
+from billing.metering.queries import read_totals_ahead
 from billing.money import CONTEXT, ZERO
 from billing.periods import Interval
 from billing.rating.core import Segment
 from billing.rating.queries import segments
+from billing.reads import once, remember, shared
 from billing.subscriptions.models import BillingPeriod
 
 type CellKey = tuple[int, int, int, datetime, int | None]  # period, price, row, segment, grant
@@ -36,25 +39,60 @@ class Booking:
 
 
 def book(customer: Customer, periods: Sequence[BillingPeriod]) -> Booking:
-    """Allocate the lines of the periods. What the grants paid in other periods stays as it is posted."""
-    if not periods:
-        return Booking({}, {}, {})
-    grants = _grants(customer, periods)
-    elsewhere = _taken_elsewhere(grants, periods)
+    """As `books`, for one customer; once for each state of the database that several questions share."""
+    return once(_key(customer.pk, periods), lambda: books({customer.pk: periods})[customer.pk])
+
+
+def books(periods: Mapping[int, Sequence[BillingPeriod]]) -> dict[int, Booking]:
+    """Allocate the lines of these periods, by customer id. What the grants paid in other periods stays as it is
+    posted. Five queries however many customers there are, and one more for each period that is cut in segments."""
+    every = [period for own in periods.values() for period in own]
+    if not every:
+        return {customer_id: Booking({}, {}, {}) for customer_id in periods}
+    grants = _grants(every)
+    elsewhere = _taken_elsewhere(grants, every)
+    boundaries = _boundaries(every)
+    with shared():
+        read_totals_ahead([(period.customer_id, period.starts_at, period.ends_at) for period in every])
+        found = {
+            customer_id: _booking(
+                own, [grant for grant in grants if grant.customer_id == customer_id], elsewhere, boundaries[customer_id]
+            )
+            for customer_id, own in periods.items()
+        }
+        remember((_key(customer_id, own), found[customer_id]) for customer_id, own in periods.items())
+    return found
+
+
+def _key(customer_id: int, periods: Iterable[BillingPeriod]) -> Hashable:
+    return "booking", customer_id, *sorted(period.pk for period in periods)
+
+
+def _booking(
+    periods: Sequence[BillingPeriod],
+    grants: Sequence[CreditGrant],
+    elsewhere: Mapping[int, Decimal],
+    boundaries: Collection[datetime],
+) -> Booking:
     offers = [offered(grant, elsewhere.get(grant.pk, ZERO)) for grant in grants]
-    boundaries = _boundaries(customer, periods)
     found: list[Segment] = []
     for period in periods:
         stretches = allocation.cuts(Interval(period.starts_at, period.ends_at), offers, boundaries)
         found += segments(period, [stretches[0].start, *(stretch.end for stretch in stretches)])
-    return Booking(allocation.allocate(found, offers), {grant.pk: grant for grant in grants}, elsewhere)
+    taken = {grant.pk: elsewhere[grant.pk] for grant in grants if grant.pk in elsewhere}
+    return Booking(allocation.allocate(found, offers), {grant.pk: grant for grant in grants}, taken)
 
 
-def _boundaries(customer: Customer, periods: Sequence[BillingPeriod]) -> set[datetime]:
-    """Where segments are cut: at the ends of every period of the time, also of those that closed meanwhile."""
+def _boundaries(periods: Sequence[BillingPeriod]) -> Mapping[int, set[datetime]]:
+    """Where segments are cut, by customer: at the ends of every period of the time, also of those that closed
+    meanwhile."""
     start, end = _span(periods)
-    ends = BillingPeriod.objects.filter(customer=customer, ends_at__gt=start, starts_at__lt=end)
-    return {instant for pair in ends.values_list("starts_at", "ends_at") for instant in pair}
+    customers = {period.customer_id for period in periods}
+    ends = BillingPeriod.objects.filter(customer__in=customers, ends_at__gt=start, starts_at__lt=end)
+    found: dict[int, set[datetime]] = defaultdict(set)
+    for customer_id, starts_at, ends_at in ends.values_list("customer_id", "starts_at", "ends_at"):
+        found[customer_id] |= {starts_at, ends_at}
+    return found
 
 
 def _span(periods: Sequence[BillingPeriod]) -> tuple[datetime, datetime]:
@@ -66,15 +104,18 @@ def has_ended(grant: CreditGrant, at: datetime) -> bool:
     return grant.voided_at is not None or (grant.expires_at is not None and grant.expires_at <= at)
 
 
-def _grants(customer: Customer, periods: Sequence[BillingPeriod]) -> list[CreditGrant]:
-    """Grants that are usable at some time in the periods, or that paid for something in them."""
+def _grants(periods: Sequence[BillingPeriod]) -> list[CreditGrant]:
+    """Grants of the periods' customers that are usable at some time in them, or that paid for something there."""
     start, end = _span(periods)
+    customers = {period.customer_id for period in periods}
     usable = Q(effective_at__lt=end) & (Q(expires_at=None) | Q(expires_at__gt=start))
     paid = Q(pk__in=AllocationCell.objects.filter(period__in=periods, grant__isnull=False).values("grant"))
-    return list(CreditGrant.objects.filter(usable | paid, customer=customer).order_by("pk"))
+    return list(CreditGrant.objects.filter(usable | paid, customer__in=customers).order_by("pk"))
 
 
 def _taken_elsewhere(grants: Collection[CreditGrant], periods: Sequence[BillingPeriod]) -> dict[int, Decimal]:
+    if not grants:
+        return {}
     cells = AllocationCell.objects.filter(grant__in=grants).exclude(period__in=periods)
     return dict(cells.values_list("grant").annotate(taken=Sum("posted")))
 

@@ -14,7 +14,7 @@ from billing.pricing.queries import overage_rates
 from billing.rating.core import LineKey
 from billing.rating.queries import SeriesRow, segments
 from billing.subscriptions.models import BillingPeriod
-from billing.subscriptions.queries import periods
+from billing.subscriptions.queries import periods_between
 
 type Rates = Mapping[str, Decimal]  # by unit: what one of it costs beyond the grants
 type Settled = Mapping[datetime, Mapping[LineKey, "_Settled"]]  # by segment and line
@@ -30,7 +30,7 @@ def overage_rows(
     add up to the overage at its rate, rounded once per line to 12 places, whatever the edges. It need not be posted
     yet, so that budgets also count for a customer that is parked.
     """
-    found = list(periods(customer, starts_at=edges[0], ends_at=edges[-1]))
+    found = periods_between(customer, edges[0], edges[-1])
     rates = {
         period.pk: overage_rates(period.version) if period.version.plan.currency == unit else {} for period in found
     }

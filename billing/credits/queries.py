@@ -1,7 +1,7 @@
 """Questions about credits: what is left, what was spent, and the ledger."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -265,14 +265,16 @@ def parked_customers() -> int:
     return Settlement.objects.exclude(parked_reason="").count()
 
 
-def due_customers(at: datetime) -> list[int]:
-    """Ids of customers with something to post that no event announces: grants that ended with something left, and
-    new periods that lack their plan's grants."""
+def due_customers(at: datetime, among: Collection[int] | None = None) -> list[int]:
+    """Ids of customers, of all or of some, with something to post that no event announces: grants that ended with
+    something left, and new periods that lack their plan's grants."""
     ended = LedgerAccount.objects.filter(
         Q(grant__expires_at__lte=at) | Q(grant__voided_at__isnull=False),
         kind=AccountKind.GRANT,
         credits__gt=F("debits"),
     )
     bare = BillingPeriod.objects.filter(status=PeriodStatus.OPEN, version__credits__isnull=False, grants=None)
+    if among is not None:
+        ended, bare = ended.filter(customer__in=among), bare.filter(customer__in=among)
     ids = {*ended.values_list("customer", flat=True), *bare.values_list("customer", flat=True)}
     return sorted(ids)

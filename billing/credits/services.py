@@ -4,7 +4,7 @@ All need or take the customer's claim, so that a customer's books have one write
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
@@ -19,7 +19,7 @@ from billing.credits.ledger import Move, Posting, account, post
 from billing.credits.models import AccountKind, CreditGrant, GrantKind, Settlement, TransactionCode
 from billing.errors import Conflict
 from billing.metering import services as metering
-from billing.metering.models import Meter, Watermark
+from billing.metering.models import Meter
 from billing.money import is_currency
 from billing.periods import QUARTER, quarter_ceil, quarter_floor
 from billing.pricing.models import CreditTerm
@@ -165,38 +165,83 @@ def _check(given: CreditGrant) -> None:
 
 
 def settle(*, customer_id: int, at: datetime, since: datetime | None = None) -> bool:
-    """Needs the claim. Post the difference between what grants ought to have paid and what is posted; whether any.
+    """As `settle_all`, for one customer; whether anything was posted."""
+    return bool(settle_all(customer_ids=[customer_id], at=at, since={} if since is None else {customer_id: since}))
 
-    `since`: the earliest usage that has just been counted, so that closed periods it belongs to are settled again. A
-    customer whose books fail a check is parked with the reason: it still counts, and is settled when it passes.
+
+def settle_all(*, customer_ids: Collection[int], at: datetime, since: Mapping[int, datetime]) -> set[int]:
+    """Needs the claims. Post the difference between what grants ought to have paid and what is posted; for whom there
+    was any.
+
+    `since`, by customer: the earliest usage that has just been counted, so that closed periods it belongs to are
+    settled again. A customer whose books fail a check is parked with the reason: it still counts, and is settled when
+    it passes.
     """
-    state, _ = Settlement.objects.get_or_create(customer_id=customer_id)
-    if since is not None and (state.resettle_from is None or since < state.resettle_from):
-        state.resettle_from = since
-    was_parked = bool(state.parked_reason)
+    states = _states(customer_ids, since)
+    parked = [state for state in states if state.parked_reason]
+    moved = _settle([state for state in states if not state.parked_reason], at)
+    return moved.union(*(_settle([state], at) for state in parked))
+
+
+def _states(customer_ids: Collection[int], since: Mapping[int, datetime]) -> list[Settlement]:
+    found = Settlement.objects.in_bulk(customer_ids)
+    new = [Settlement(customer_id=customer_id) for customer_id in customer_ids if customer_id not in found]
+    states = [*found.values(), *(Settlement.objects.bulk_create(new) if new else ())]
+    for state in states:
+        first = since.get(state.pk)
+        if first is not None and (state.resettle_from is None or first < state.resettle_from):
+            state.resettle_from = first
+    return states
+
+
+def _settle(states: Sequence[Settlement], at: datetime) -> set[int]:
+    """All at once, or where that fails each alone, so that only those are parked whose own books fail."""
+    if not states:
+        return set()
+    postings = {state.pk: state.postings for state in states}
     try:
         with transaction.atomic():
-            moved = settlement.settle(state, at)
+            moved = settlement.settle(states, at)
             if moved:
                 _check_balance_now()
     except OperationalError:
         raise  # a busy database says nothing about the books: all of it is done again
     except Exception as error:
-        _park(state, error)
-        return not was_parked
-    state.resettle_from, state.parked_reason = None, ""
-    # Whatever is counted is settled now; what an unfinished fold left is not.
-    state.settled_through = Watermark.objects.values_list("counted_through", flat=True).get(pk=customer_id)
-    state.save(update_fields=["resettle_from", "parked_reason", "settled_through", "postings"])
-    return moved or was_parked
+        for state in states:
+            state.postings = postings[state.pk]
+        if len(states) > 1:
+            return set().union(*(_settle([state], at) for state in states))
+        return _park(states[0], error)
+    moved |= {state.pk for state in states if state.parked_reason}
+    _settled(states)
+    return moved
 
 
-def _park(state: Settlement, error: Exception) -> None:
+def _settled(states: Sequence[Settlement]) -> None:
+    """Whatever is counted is settled now; what an unfinished fold left is not."""
+    numbers = [state.postings for state in states]
+    with connection.cursor() as cursor:
+        cursor.execute(_SETTLED, {"customers": [state.pk for state in states], "postings": numbers})
+
+
+_SETTLED: Final = """
+UPDATE billing_settlement AS state
+SET resettle_from = NULL, parked_reason = '', postings = settled.postings, settled_through = watermark.counted_through
+FROM unnest(%(customers)s::bigint[], %(postings)s::bigint[]) AS settled (customer_id, postings)
+JOIN billing_watermark AS watermark USING (customer_id)
+WHERE state.customer_id = settled.customer_id
+"""
+
+
+def _park(state: Settlement, error: Exception) -> set[int]:
+    """Whom that is news to."""
+    was_parked = bool(state.parked_reason)
     reason = f"{type(error).__name__}: {error}"[:1000]
     if reason != state.parked_reason:
         logger.error("Customer %s is parked", state.customer_id, exc_info=error)
     state.parked_reason = reason
     state.save(update_fields=["resettle_from", "parked_reason"])
+    return set() if was_parked else {state.pk}
 
 
 def _check_balance_now() -> None:

@@ -3,58 +3,74 @@
 Late events, expiries, voids and repeats need no case of their own: they change the target or nothing.
 """
 
-from collections.abc import Collection, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from typing import Final
 
+from django.db import connection
 from django.db.models import F, Q
 
-from accounts.models import Customer
-from billing.credits.booking import Booking, CellKey, book, has_ended, key_of
-from billing.credits.ledger import Move, Posting, account, post
-from billing.credits.models import AccountKind, AllocationCell, CreditGrant, LedgerAccount, Settlement, TransactionCode
+from billing.credits.booking import Booking, CellKey, books, has_ended, key_of
+from billing.credits.ledger import Move, Posting, account, post_all
+from billing.credits.models import AccountKind, AllocationCell, LedgerAccount, Settlement, TransactionCode
 from billing.money import ZERO, exact, plain
 from billing.subscriptions.models import BillingPeriod, PeriodStatus
-from billing.subscriptions.queries import periods as periods_of
 
 
 @exact()
-def settle(state: Settlement, at: datetime) -> bool:
-    """Bring cells and ledger to their target; whether anything was posted. Counts the posting in `state`."""
-    customer = Customer.objects.get(pk=state.customer_id)
-    periods = _unsettled_periods(customer, state.resettle_from)
-    booking = book(customer, periods)
-    accounts = _Accounts(customer)
-    cells = {cell.key: cell for cell in AllocationCell.objects.filter(period__in=periods)}
-    _check_accounts(accounts, cells.values(), booking, at)
-    moves = _usage_moves(accounts, cells, booking)
-    key = f"settle:{customer.pk}:{state.postings + 1}"
-    endings = _endings(accounts, moves, key, at)
-    if not moves and not endings:
-        return False
-    state.postings += 1
-    post(customer_id=customer.pk, postings=[Posting(TransactionCode.USAGE, key, at, moves), *endings], at=at)
-    return True
+def settle(states: Sequence[Settlement], at: datetime) -> set[int]:
+    """Bring cells and ledger of these customers to their target; the ids of those for whom anything was posted. Counts
+    the postings in the states. Takes as many queries for one as for many, unless a period is cut in segments."""
+    periods = _unsettled_periods(states)
+    bookings = books(periods)
+    posted = _posted(periods)
+    accounts = _accounts(bookings)
+    changes: dict[int, dict[CellKey, _Change]] = {}
+    for customer_id, booking in bookings.items():
+        _check_accounts(accounts[customer_id], posted[customer_id], booking, at)
+        changes[customer_id] = _changes(posted[customer_id], booking)
+    cells = _store_cells([change for own in changes.values() for change in own.values()])
+    postings: dict[int, list[Posting]] = {}
+    for state in states:
+        own = accounts[state.pk]
+        moves = [own.move(change, cells[key]) for key, change in changes[state.pk].items()]
+        key = f"settle:{state.pk}:{state.postings + 1}"
+        endings = list(_endings(own, moves, key, at))
+        if moves or endings:
+            state.postings += 1
+            postings[state.pk] = [Posting(TransactionCode.USAGE, key, at, moves), *endings]
+    post_all(postings=postings, at=at)
+    return set(postings)
 
 
-def _unsettled_periods(customer: Customer, since: datetime | None) -> list[BillingPeriod]:
-    """Periods that are not closed, and closed ones that hold usage which came late."""
+def _unsettled_periods(states: Sequence[Settlement]) -> dict[int, list[BillingPeriod]]:
+    """By customer: periods that are not closed, and closed ones that hold usage which came late."""
+    since = {state.pk: state.resettle_from for state in states}
     wanted = ~Q(status=PeriodStatus.CLOSED)
-    if since is not None:
-        wanted |= Q(ends_at__gt=since)
-    return list(periods_of(customer).filter(wanted))
+    if late := [instant for instant in since.values() if instant is not None]:
+        wanted |= Q(ends_at__gt=min(late))
+    found: dict[int, list[BillingPeriod]] = {customer_id: [] for customer_id in since}
+    candidates = BillingPeriod.objects.filter(wanted, customer__in=since).select_related("customer", "version__plan")
+    for period in candidates.order_by("starts_at", "id"):
+        first = since[period.customer_id]
+        if period.status != PeriodStatus.CLOSED or (first is not None and period.ends_at > first):
+            found[period.customer_id].append(period)
+    return found
 
 
 class BooksDiffer(Exception):  # noqa: N818 -- a state of the books
     """An account and the cells do not tell the same story, so nothing may be built on them."""
 
 
-def _check_accounts(accounts: "_Accounts", cells: Collection[AllocationCell], booking: Booking, at: datetime) -> None:
+def _check_accounts(accounts: "_Accounts", posted: "_Posted", booking: Booking, at: datetime) -> None:
     """What is left of a grant by its account must be what is left by its cells."""
     left = {pk: grant.amount - booking.taken_elsewhere.get(pk, ZERO) for pk, grant in booking.grants.items()}
-    for cell in cells:
-        if cell.grant_id is not None:
-            left[cell.grant_id] -= cell.posted
+    for (*_, grant_id), (_, amount) in posted.items():
+        if grant_id is not None:
+            left[grant_id] -= amount
     for pk, grant in booking.grants.items():
         rest = accounts.grants[pk].credits - accounts.grants[pk].debits
         ended = has_ended(grant, at) or (rest == 0 and grant.expires_at is not None)  # by a clock that runs ahead
@@ -64,74 +80,133 @@ def _check_accounts(accounts: "_Accounts", cells: Collection[AllocationCell], bo
             )
 
 
-def _usage_moves(accounts: "_Accounts", cells: dict[CellKey, AllocationCell], booking: Booking) -> list[Move]:
-    """From grants (or overage) to what was consumed, cell by cell; updates the cells."""
-    targets = {key_of(cell): amount for cell, amount in booking.cells.items()}
-    units = {key_of(cell): cell.line.unit for cell in booking.cells}
-    cells |= {key: _new_cell(key, units[key]) for key in targets if key not in cells}  # in the order of spending
-    changed = [(cell, targets.get(key, ZERO) - cell.posted) for key, cell in cells.items()]
-    changed = [(cell, difference) for cell, difference in changed if difference]
-    for cell, difference in changed:
-        cell.posted += difference
-    AllocationCell.objects.bulk_create([cell for cell, _ in changed if cell.pk is None])
-    AllocationCell.objects.bulk_update([cell for cell, _ in changed], ["posted"])
-    return [
-        Move(accounts.source(cell), accounts.of(cell.unit, AccountKind.CONSUMED), difference, cell)
-        for cell, difference in changed
-    ]
+# --- cells --------------------------------------------------------------------------------------------------
+
+type _Posted = dict[CellKey, tuple[str, Decimal]]  # the unit, and what is posted
 
 
-def _new_cell(key: CellKey, unit: str) -> AllocationCell:
-    period, price, row, segment, grant = key
-    return AllocationCell(
-        period_id=period, price_id=price, row=row, segment_starts_at=segment, grant_id=grant, unit=unit
-    )
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """What a cell holds from now on, and by how much that is more than before."""
+
+    key: CellKey
+    unit: str
+    posted: Decimal
+    difference: Decimal
 
 
-class _Accounts:
-    """The customer's accounts, each looked up once."""
+def _posted(periods: Mapping[int, Sequence[BillingPeriod]]) -> dict[int, _Posted]:
+    """What the cells of the periods hold, by customer."""
+    found: dict[int, _Posted] = {customer_id: {} for customer_id in periods}
+    owners = {period.pk: period.customer_id for own in periods.values() for period in own}
+    cells = AllocationCell.objects.filter(period__in=owners).order_by("pk")
+    for *key, unit, posted in cells.values_list(*_CELL_KEY, "unit", "posted"):
+        period_id, price_id, row, segment, grant_id = key
+        found[owners[period_id]][period_id, price_id, row, segment, grant_id] = unit, posted
+    return found
 
-    def __init__(self, customer: Customer) -> None:
-        self.customer = customer
-        self.known: dict[tuple[str, AccountKind], LedgerAccount] = {}
-        self.grants = {
-            found.grant_id: found for found in LedgerAccount.objects.filter(customer=customer, kind=AccountKind.GRANT)
+
+_CELL_KEY: Final = ("period_id", "price_id", "row", "segment_starts_at", "grant_id")
+
+
+def _changes(posted: _Posted, booking: Booking) -> dict[CellKey, _Change]:
+    """What must be posted, cell by cell; new cells in the order of spending."""
+    targets = {key_of(cell): (cell.line.unit, amount) for cell, amount in booking.cells.items()}
+    changes = {}
+    for key in {**posted, **targets}:
+        unit, before = posted.get(key) or (targets[key][0], ZERO)
+        _, target = targets.get(key, (unit, ZERO))
+        if target != before:
+            changes[key] = _Change(key, unit, target, target - before)
+    return changes
+
+
+def _store_cells(changes: Sequence[_Change]) -> dict[CellKey, int]:
+    """Write what cells hold; their ids."""
+    if not changes:
+        return {}
+    columns = [*map(list, zip(*(change.key for change in changes), strict=True))]
+    values = [*columns, [change.unit for change in changes], [change.posted for change in changes]]
+    with connection.cursor() as cursor:
+        cursor.execute(_STORE_CELLS, values)
+        return {
+            (period_id, price_id, row, segment, grant_id): pk
+            for pk, period_id, price_id, row, segment, grant_id in cursor.fetchall()
         }
 
-    def source(self, cell: AllocationCell) -> LedgerAccount:
-        if cell.grant_id is None:
-            return self.of(cell.unit, AccountKind.OVERAGE)
-        return self.grants[cell.grant_id]
+
+_STORE_CELLS: Final = """
+INSERT INTO billing_allocationcell AS cell (period_id, price_id, row, segment_starts_at, grant_id, unit, posted)
+SELECT period_id, price_id, row, segment_starts_at, grant_id, unit, posted
+FROM unnest(%s::bigint[], %s::bigint[], %s::int[], %s::timestamptz[], %s::bigint[], %s::text[], %s::numeric[])
+    WITH ORDINALITY AS change (period_id, price_id, row, segment_starts_at, grant_id, unit, posted, place)
+ORDER BY place
+ON CONFLICT ON CONSTRAINT one_cell_per_line_segment_and_grant DO UPDATE SET posted = excluded.posted
+RETURNING id, period_id, price_id, row, segment_starts_at, grant_id
+"""
+
+
+# --- accounts -----------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Accounts:
+    """A customer's accounts that may take part, each looked up once."""
+
+    customer_id: int
+    known: dict[tuple[str, str], LedgerAccount] = field(default_factory=dict)
+    grants: dict[int, LedgerAccount] = field(default_factory=dict)
+
+    def add(self, found: LedgerAccount) -> None:
+        if found.grant_id is None:
+            self.known[found.unit, found.kind] = found
+        else:
+            self.grants[found.grant_id] = found
+
+    def move(self, change: _Change, cell_id: int) -> Move:
+        """From the cell's grant, or overage, to what was consumed."""
+        *_, grant_id = change.key
+        source = self.of(change.unit, AccountKind.OVERAGE) if grant_id is None else self.grants[grant_id]
+        return Move(source, self.of(change.unit, AccountKind.CONSUMED), change.difference, cell_id)
 
     def of(self, unit: str, kind: AccountKind) -> LedgerAccount:
         key = unit, kind
         if key not in self.known:
-            self.known[key] = account(self.customer.pk, unit, kind)
+            self.known[key] = account(self.customer_id, unit, kind)
         return self.known[key]
 
 
-def _endings(accounts: _Accounts, usage: Sequence[Move], key: str, at: datetime) -> list[Posting]:
+def _accounts(bookings: Mapping[int, Booking]) -> dict[int, _Accounts]:
+    """By customer. Of the grants' accounts those that take part, and those with a rest, which may have ended."""
+    found = {customer_id: _Accounts(customer_id) for customer_id in bookings}
+    booked = [pk for booking in bookings.values() for pk in booking.grants]
+    wanted = ~Q(kind=AccountKind.GRANT) | Q(grant__in=booked) | Q(credits__gt=F("debits"))
+    for one in LedgerAccount.objects.filter(wanted, customer__in=bookings).select_related("grant").order_by("pk"):
+        found[one.customer_id].add(one)
+    return found
+
+
+# --- endings ------------------------------------------------------------------------------------------------
+
+
+def _endings(accounts: _Accounts, usage: Iterable[Move], key: str, at: datetime) -> Iterator[Posting]:
     """What is left of grants that have ended, once this usage is posted, to expired or voided; and back, when late
     usage needs it."""
-    drawn: dict[int, Decimal] = {}
+    drawn: dict[int, Decimal] = defaultdict(Decimal)
     for move in usage:
         if move.debit.grant_id is not None:
-            drawn[move.debit.grant_id] = drawn.get(move.debit.grant_id, ZERO) + move.amount
-    ended = Q(expires_at__lte=at) | Q(voided_at__isnull=False)
-    moving = Q(pk__in=drawn) | Q(account__credits__gt=F("account__debits"))
-    postings = []
-    grants = CreditGrant.objects.filter(ended, moving, customer=accounts.customer)
-    for grant in grants.select_related("account").order_by("pk"):
-        left = grant.account.credits - grant.account.debits - drawn.get(grant.pk, ZERO)
-        if left:
-            postings.append(_ending(grant, accounts, left, f"{key}:{grant.pk}", at))
-    return postings
+            drawn[move.debit.grant_id] += move.amount
+    for grant_id, own in sorted(accounts.grants.items()):
+        left = own.credits - own.debits - drawn[grant_id]
+        if left and own.grant is not None and has_ended(own.grant, at):
+            yield _ending(own, accounts, left, f"{key}:{grant_id}", at)
 
 
-def _ending(grant: CreditGrant, accounts: _Accounts, left: Decimal, key: str, at: datetime) -> Posting:
+def _ending(own: LedgerAccount, accounts: _Accounts, left: Decimal, key: str, at: datetime) -> Posting:
+    grant = own.grant
+    assert grant is not None
     if grant.voided_at is not None:
-        move = Move(grant.account, accounts.of(grant.unit, AccountKind.VOIDED), left)
-        return Posting(TransactionCode.VOID, key, at, [move])
+        return Posting(TransactionCode.VOID, key, at, [Move(own, accounts.of(grant.unit, AccountKind.VOIDED), left)])
     assert grant.expires_at is not None
-    move = Move(grant.account, accounts.of(grant.unit, AccountKind.EXPIRED), left)
+    move = Move(own, accounts.of(grant.unit, AccountKind.EXPIRED), left)
     return Posting(TransactionCode.EXPIRY, key, grant.expires_at, [move])

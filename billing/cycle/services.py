@@ -4,7 +4,9 @@ Roll periods, give plan credits, fold deltas into counters, settle lines against
 """
 
 import logging
+from collections.abc import Collection
 from datetime import datetime
+from typing import Final
 
 from django.db import OperationalError, transaction
 
@@ -15,11 +17,15 @@ from billing.credits import services as credits
 from billing.metering import queries as counters
 from billing.metering import services as metering
 from billing.pricing.models import PlanVersion
+from billing.reads import shared
 from billing.subscriptions import queries as subscription_questions
 from billing.subscriptions import services as subscriptions
 from billing.subscriptions.models import Subscription
 
 logger = logging.getLogger(__name__)
+
+# Of one transaction. Whoever waits for the claim of one of them waits for all.
+CUSTOMERS_AT_ONCE: Final = 50
 
 
 @transaction.atomic
@@ -49,64 +55,72 @@ def subscribe(
 def advance(*, customer_id: int, at: datetime) -> None:
     """Do all that is due for the customer. Waits for its claim."""
     metering.claim(customer_id=customer_id)
-    _advance(customer_id, at)
+    _advance([customer_id], at)
 
 
 def tick(*, at: datetime) -> int:
     """Advance every customer with due work or uncounted events; how many. One that fails does not stop the others."""
-    advanced: set[int] = set()
-    failed: set[int] = set()
-    for customer_id in _due_customers(at):
-        try:
-            advance(customer_id=customer_id, at=at)
-            advanced.add(customer_id)
-        except Exception:
-            logger.exception("Customer %s could not be advanced", customer_id)
-            failed.add(customer_id)
-    while (dirty := _advance_next(at, advanced | failed, failed)) is not None:
-        advanced.add(dirty)
-    return len(advanced - failed)
+    seen = {customer_id: _advance_alone(customer_id, at) for customer_id in _due_customers(at)}
+    while turn := _advance_next(at, seen):
+        seen |= turn
+    return sum(seen.values())
 
 
-def _due_customers(at: datetime) -> list[int]:
-    return sorted({*subscription_questions.due_customers(at), *credit_questions.due_customers(at)})
+def _due_customers(at: datetime, among: Collection[int] | None = None) -> list[int]:
+    return sorted({*subscription_questions.due_customers(at, among), *credit_questions.due_customers(at, among)})
 
 
-def _advance_next(at: datetime, done: set[int], failed: set[int]) -> int | None:
-    """Advance the dirty customer that was counted longest ago, unless another tick has it; which one."""
-    customer_id = None
+def _advance_alone(customer_id: int, at: datetime) -> bool:
+    """Whether it could be."""
+    try:
+        advance(customer_id=customer_id, at=at)
+    except Exception:
+        logger.exception("Customer %s could not be advanced", customer_id)
+        return False
+    return True
+
+
+def _advance_next(at: datetime, seen: Collection[int]) -> dict[int, bool]:
+    """Advance the dirty customers that were counted longest ago, unless another tick has them; which, and whether each
+    could be."""
+    claimed: list[int] = []
     try:
         with transaction.atomic():
-            customer_id = metering.claim_next(skip=done)
-            if customer_id is not None:
-                _advance(customer_id, at)
+            claimed = metering.claim_next(skip=seen, most=CUSTOMERS_AT_ONCE)
+            _advance(claimed, at)
     except Exception:
-        if customer_id is None:
+        if not claimed:
             raise
-        logger.exception("Customer %s could not be advanced", customer_id)
-        failed.add(customer_id)
-    return customer_id
+        return {customer_id: _advance_alone(customer_id, at) for customer_id in claimed}
+    return dict.fromkeys(claimed, True)
 
 
-def _advance(customer_id: int, at: datetime) -> None:
-    moved = subscriptions.roll(customer_id=customer_id, at=at)
-    moved |= credits.issue_plan_grants(customer_id=customer_id, at=at)
-    since = metering.fold(customer_id=customer_id, at=at)
-    moved |= since is not None
-    moved |= credits.settle(customer_id=customer_id, at=at, since=since)
-    if moved:
-        _watch(customer_id, at)
-        metering.publish(customer_id=customer_id)
+def _advance(customer_ids: Collection[int], at: datetime) -> None:
+    """Needs the claims. What it costs hardly grows with the number of customers."""
+    moved: set[int] = set()
+    for customer_id in _due_customers(at, customer_ids):
+        rolled = subscriptions.roll(customer_id=customer_id, at=at)
+        if credits.issue_plan_grants(customer_id=customer_id, at=at) or rolled:
+            moved.add(customer_id)
+    since = metering.fold_all(customer_ids=customer_ids, at=at)
+    with shared():
+        moved |= since.keys() | credits.settle_all(customer_ids=customer_ids, at=at, since=since)
+        if moved:
+            _watch(moved, at)
+            metering.publish_all(customer_ids=moved)
 
 
-def _watch(customer_id: int, at: datetime) -> None:
+def _watch(customer_ids: Collection[int], at: datetime) -> None:
     """An alert that cannot be written must not keep events from being counted. A database that is busy is no such
     case: then all of it is done again."""
-    as_of = counters.counted_through(Customer.objects.get(pk=customer_id))
     try:
         with transaction.atomic():
-            budgets.watch(customer_id=customer_id, at=at, as_of=as_of)
+            budgets.watch_all(as_of=counters.counted_through_all(customer_ids), at=at)
     except OperationalError:
         raise
     except Exception:
-        logger.exception("The budgets of customer %s could not be watched", customer_id)
+        if len(customer_ids) == 1:
+            logger.exception("The budgets of customer %s could not be watched", *customer_ids)
+        else:  # the others' can
+            for customer_id in customer_ids:
+                _watch([customer_id], at)

@@ -24,35 +24,34 @@ _MERGE: Final = """
 MINUTES_KEPT: Final = timedelta(hours=48)
 MINUTES_STORED: Final = MINUTES_KEPT + timedelta(hours=1)
 
-# Bounds the length of one transaction. What is left is folded by the next.
+# Bounds the length of one transaction. What is left is folded by the next; each customer has an even share.
 MOST_DELTAS: Final = 20_000
 
 
-def claim_dirty(skip: Collection[int]) -> int | None:
-    """Lock the watermark of the dirty customer that was counted longest ago and that nobody else has claimed."""
+def claim_dirty(skip: Collection[int], most: int) -> list[int]:
+    """Lock the watermarks of the dirty customers that were counted longest ago and that nobody else has claimed."""
     with connection.cursor() as cursor:
-        cursor.execute(_CLAIM_DIRTY, [list(skip)])
-        row = cursor.fetchone()
-    return row[0] if row else None
+        cursor.execute(_CLAIM_DIRTY, {"skip": list(skip), "most": most})
+        return [customer_id for (customer_id,) in cursor.fetchall()]
 
 
 @dataclass(frozen=True, slots=True)
 class Moved:
     """The earliest quarter hour that moved; and the meters and quarter hours whose greatest rank may be gone."""
 
-    since: datetime | None
+    since: datetime
     recounts: list[tuple[int, datetime]]
 
 
-def move_deltas(customer_id: int, at: datetime) -> Moved:
-    """Take the customer's deltas away and add them to the counters, in one statement; the oldest first, so that what
-    a correction takes back was added before.
+def move_deltas(customer_ids: Collection[int], at: datetime) -> dict[int, Moved]:
+    """Take the customers' deltas away and add them to the counters, in one statement; the oldest first, so that what
+    a correction takes back was added before. Answers for those of whom anything moved.
 
-    When none is left, `counted_through` becomes the statement's instant: whatever had been acknowledged by then was
+    Where none is left, `counted_through` becomes the statement's instant: whatever had been acknowledged by then was
     committed, so its snapshot saw it.
     """
     parameters: dict[str, Any] = {
-        "customer": customer_id,
+        "customers": list(customer_ids),
         "most": MOST_DELTAS,
         "values": capping.limit(),
         "minutes_from": at - MINUTES_STORED,
@@ -60,8 +59,10 @@ def move_deltas(customer_id: int, at: datetime) -> Moved:
     }
     with connection.cursor() as cursor:
         cursor.execute(_MOVE, parameters)
-        since, meters, quarters = cursor.fetchone()
-    return Moved(since, sorted(set(zip(meters or (), quarters or (), strict=True))))
+        return {
+            customer_id: Moved(since, sorted(set(zip(meters or (), quarters or (), strict=True))))
+            for customer_id, since, meters, quarters in cursor.fetchall()
+        }
 
 
 def set_decisive(
@@ -105,94 +106,113 @@ WITH RECURSIVE dirty AS (
     FROM dirty WHERE dirty.customer_id IS NOT NULL
 )
 SELECT customer_id FROM billing_watermark
-WHERE customer_id IN (SELECT customer_id FROM dirty) AND customer_id <> ALL(%s::bigint[])
-ORDER BY counted_through NULLS FIRST, customer_id LIMIT 1
+WHERE customer_id IN (SELECT customer_id FROM dirty) AND customer_id <> ALL(%(skip)s::bigint[])
+ORDER BY counted_through NULLS FIRST, customer_id LIMIT %(most)s
 FOR UPDATE SKIP LOCKED
 """
 
 _MOVE: Final = f"""
-WITH taken AS (
-    DELETE FROM billing_usagedelta
-    WHERE id IN (SELECT id FROM billing_usagedelta WHERE customer_id = %(customer)s ORDER BY id LIMIT %(most)s)
-    RETURNING starts_at AS minute, date_bin('15 minutes', starts_at, 'epoch') AS starts_at, dimensions,
+WITH waiting AS (
+    SELECT customer_id, id, row_number() OVER (PARTITION BY customer_id ORDER BY id) AS place,
+           count(*) OVER (PARTITION BY customer_id) AS deltas
+    FROM unnest(%(customers)s::bigint[]) AS claimed (customer_id)
+    CROSS JOIN LATERAL (
+        SELECT id FROM billing_usagedelta WHERE customer_id = claimed.customer_id ORDER BY id LIMIT %(most)s
+    ) AS own
+), due AS (
+    SELECT customer_id, id, place = deltas AND deltas < %(most)s AS is_last FROM waiting ORDER BY place LIMIT %(most)s
+), taken AS (
+    DELETE FROM billing_usagedelta WHERE id = ANY(ARRAY(SELECT id FROM due))
+    RETURNING customer_id, starts_at AS minute, date_bin('15 minutes', starts_at, 'epoch') AS starts_at, dimensions,
               meters, quantities, events, ranks, members
 ), {capping.CAP}, changes AS (
-    SELECT minute, starts_at, dimensions, change.*
+    SELECT customer_id, minute, starts_at, dimensions, change.*
     FROM gone, unnest(meters, quantities, gone.events, ranks, members)
         AS change (meter_id, quantity, events, rank, member)
 ), summed AS (
-    SELECT meter_id, starts_at, dimensions,
-           substr(encode(sha256(convert_to(dimensions, 'UTF8')), 'hex'), 1, 32)::uuid AS digest,
+    SELECT customer_id, meter_id, starts_at, dimensions,
            {MERGED} AS quantity, sum(events) AS events, max(rank) AS rank
-    FROM changes GROUP BY meter_id, starts_at, dimensions
+    FROM changes GROUP BY customer_id, meter_id, starts_at, dimensions
+), named AS (
+    SELECT customer_id, dimensions, substr(encode(sha256(convert_to(dimensions, 'UTF8')), 'hex'), 1, 32)::uuid AS digest
+    FROM (SELECT DISTINCT customer_id, dimensions FROM summed) AS used
 ), new_sets AS (
     INSERT INTO billing_dimensionset (customer_id, digest, "values")
-    SELECT DISTINCT %(customer)s::bigint, digest, dimensions::jsonb FROM summed
-    ON CONFLICT DO NOTHING RETURNING id, digest
+    SELECT customer_id, digest, dimensions::jsonb FROM named
+    WHERE NOT EXISTS (
+        SELECT FROM billing_dimensionset AS known
+        WHERE known.customer_id = named.customer_id AND known.digest = named.digest
+    )
+    ON CONFLICT DO NOTHING RETURNING id, customer_id, digest
 ), sets AS (
-    SELECT id, digest FROM new_sets
+    SELECT named.customer_id, named.dimensions, id FROM named JOIN new_sets USING (customer_id, digest)
     UNION ALL
-    SELECT id, digest FROM billing_dimensionset
-    WHERE customer_id = %(customer)s AND digest IN (SELECT digest FROM summed)
+    SELECT named.customer_id, named.dimensions, id FROM named JOIN billing_dimensionset USING (customer_id, digest)
 ), moved AS (
-    SELECT meter_id, starts_at, dimensions, sets.id AS set_id, quantity, events, rank
-    FROM summed JOIN sets USING (digest)
+    SELECT customer_id, meter_id, starts_at, dimensions, sets.id AS set_id, quantity, events, rank
+    FROM summed JOIN sets USING (customer_id, dimensions)
 ), buckets AS (
     INSERT INTO billing_usagebucket AS kept
         (customer_id, meter_id, starts_at, dimension_set_id, quantity, events, rank)
-    SELECT %(customer)s, meter_id, starts_at, set_id, quantity, events, rank FROM moved ORDER BY 2, 3, 4
+    SELECT customer_id, meter_id, starts_at, set_id, quantity, events, rank FROM moved ORDER BY 1, 2, 3, 4
     ON CONFLICT (customer_id, meter_id, starts_at, dimension_set_id) {_MERGE}
 ), days AS (
     INSERT INTO billing_usageday AS kept (customer_id, meter_id, day, dimension_set_id, quantity, events, rank)
-    SELECT %(customer)s, meter_id, (starts_at AT TIME ZONE 'UTC')::date, set_id, {MERGED}, sum(events), max(rank)
-    FROM moved GROUP BY 2, 3, 4 ORDER BY 2, 3, 4
+    SELECT customer_id, meter_id, (starts_at AT TIME ZONE 'UTC')::date, set_id, {MERGED}, sum(events), max(rank)
+    FROM moved GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
     ON CONFLICT (customer_id, meter_id, day, dimension_set_id) {_MERGE}
 ), periods AS (
-    SELECT id, starts_at, ends_at FROM billing_trackedperiod WHERE customer_id = %(customer)s
+    SELECT id, customer_id, starts_at, ends_at FROM billing_trackedperiod
+    WHERE customer_id = ANY(%(customers)s::bigint[])
 ), totals AS (
     INSERT INTO billing_periodtotal AS kept (period_id, meter_id, dimension_set_id, quantity, events, rank)
     SELECT periods.id, meter_id, set_id, {MERGED}, sum(events), max(rank)
-    FROM moved JOIN periods ON moved.starts_at >= periods.starts_at AND moved.starts_at < periods.ends_at
+    FROM moved JOIN periods ON moved.customer_id = periods.customer_id
+        AND moved.starts_at >= periods.starts_at AND moved.starts_at < periods.ends_at
     GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
     ON CONFLICT (period_id, meter_id, dimension_set_id) {_MERGE}
 ), members AS (
-    SELECT meter_id, starts_at, set_id, member, sum(changes.events) AS events
-    FROM changes JOIN moved USING (meter_id, starts_at, dimensions) WHERE member IS NOT NULL GROUP BY 1, 2, 3, 4
+    SELECT customer_id, meter_id, starts_at, set_id, member, sum(changes.events) AS events
+    FROM changes JOIN moved USING (customer_id, meter_id, starts_at, dimensions)
+    WHERE member IS NOT NULL GROUP BY 1, 2, 3, 4, 5
 ), bucket_members AS (
     INSERT INTO billing_bucketmember AS kept (customer_id, meter_id, starts_at, dimension_set_id, member, events)
-    SELECT %(customer)s, meter_id, starts_at, set_id, member, events FROM members ORDER BY 2, 3, 4, 5
+    SELECT customer_id, meter_id, starts_at, set_id, member, events FROM members ORDER BY 1, 2, 3, 4, 5
     ON CONFLICT (customer_id, meter_id, starts_at, dimension_set_id, member)
     DO UPDATE SET events = kept.events + excluded.events
 ), day_members AS (
     INSERT INTO billing_daymember AS kept (customer_id, meter_id, day, dimension_set_id, member, events)
-    SELECT %(customer)s, meter_id, (starts_at AT TIME ZONE 'UTC')::date, set_id, member, sum(events)
-    FROM members GROUP BY 2, 3, 4, 5 ORDER BY 2, 3, 4, 5
+    SELECT customer_id, meter_id, (starts_at AT TIME ZONE 'UTC')::date, set_id, member, sum(events)
+    FROM members GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5
     ON CONFLICT (customer_id, meter_id, day, dimension_set_id, member)
     DO UPDATE SET events = kept.events + excluded.events
 ), period_members AS (
     INSERT INTO billing_periodmember AS kept (period_id, meter_id, dimension_set_id, member, events)
     SELECT periods.id, meter_id, set_id, member, sum(events)
-    FROM members JOIN periods ON members.starts_at >= periods.starts_at AND members.starts_at < periods.ends_at
+    FROM members JOIN periods ON members.customer_id = periods.customer_id
+        AND members.starts_at >= periods.starts_at AND members.starts_at < periods.ends_at
     GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
     ON CONFLICT (period_id, meter_id, dimension_set_id, member)
     DO UPDATE SET events = kept.events + excluded.events
 ), minutes AS (
     INSERT INTO billing_usageminute AS kept (customer_id, meter_id, starts_at, quantity, events, rank)
-    SELECT %(customer)s, meter_id, minute, {MERGED}, sum(events), max(rank)
-    FROM changes WHERE minute >= %(minutes_from)s GROUP BY 2, 3 ORDER BY 2, 3
+    SELECT customer_id, meter_id, minute, {MERGED}, sum(events), max(rank)
+    FROM changes WHERE minute >= %(minutes_from)s GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
     ON CONFLICT (customer_id, meter_id, starts_at) {_MERGE}
 ), minute_members AS (
     INSERT INTO billing_minutemember AS kept (customer_id, meter_id, starts_at, member, events)
-    SELECT %(customer)s, meter_id, minute, member, sum(events)
-    FROM changes WHERE member IS NOT NULL AND minute >= %(minutes_from)s GROUP BY 2, 3, 4 ORDER BY 2, 3, 4
+    SELECT customer_id, meter_id, minute, member, sum(events)
+    FROM changes WHERE member IS NOT NULL AND minute >= %(minutes_from)s GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
     ON CONFLICT (customer_id, meter_id, starts_at, member) DO UPDATE SET events = kept.events + excluded.events
 ), counted AS (
     UPDATE billing_watermark
     SET counted_through = greatest(counted_through, least(%(at)s, statement_timestamp()))
-    WHERE customer_id = %(customer)s AND (SELECT count(*) FROM taken) < %(most)s
+    WHERE customer_id = ANY(%(customers)s::bigint[])
+        AND customer_id NOT IN (SELECT customer_id FROM due GROUP BY customer_id HAVING NOT bool_or(is_last))
 )
-SELECT min(starts_at), array_agg(meter_id) FILTER (WHERE rank = ''), array_agg(starts_at) FILTER (WHERE rank = '')
-FROM changes
+SELECT customer_id, min(starts_at),
+       array_agg(meter_id) FILTER (WHERE rank = ''), array_agg(starts_at) FILTER (WHERE rank = '')
+FROM changes GROUP BY customer_id
 """  # noqa: S608 -- the parts are ours
 
 _SET_DECISIVE: Final = (

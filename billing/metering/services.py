@@ -296,10 +296,10 @@ def finish_import(*, run: ImportRun, at: datetime) -> None:
 # --- counting -----------------------------------------------------------------------------------------------------
 
 
-def claim_next(*, skip: Collection[int]) -> int | None:
-    """Inside a transaction: claim the dirty customer that was counted longest ago, passing over `skip` and whoever is
-    claimed already. None when nothing waits."""
-    return folding.claim_dirty(skip)
+def claim_next(*, skip: Collection[int], most: int) -> list[int]:
+    """Inside a transaction: claim the dirty customers that were counted longest ago, passing over `skip` and whoever
+    is claimed already; none when nothing waits."""
+    return folding.claim_dirty(skip, most)
 
 
 def claim(*, customer_id: int) -> None:
@@ -309,12 +309,18 @@ def claim(*, customer_id: int) -> None:
 
 
 def fold(*, customer_id: int, at: datetime) -> datetime | None:
-    """Inside the claim: move the customer's deltas into its counters. The start of the earliest quarter hour that
-    moved; None when nothing did."""
-    moved = folding.move_deltas(customer_id, at)
-    if moved.recounts:
-        _recount(customer_id, moved.recounts)
-    return moved.since
+    """As `fold_all`, for one customer; None when nothing moved."""
+    return fold_all(customer_ids=[customer_id], at=at).get(customer_id)
+
+
+def fold_all(*, customer_ids: Collection[int], at: datetime) -> dict[int, datetime]:
+    """Inside the claims: move the customers' deltas into their counters. By customer, where anything moved: the start
+    of the earliest quarter hour that did."""
+    found = folding.move_deltas(customer_ids, at)
+    for customer_id, moved in found.items():
+        if moved.recounts:
+            _recount(customer_id, moved.recounts)
+    return {customer_id: moved.since for customer_id, moved in found.items()}
 
 
 def _recount(customer_id: int, quarters: Iterable[tuple[int, datetime]]) -> None:
@@ -344,8 +350,13 @@ def _decide[Place](decisive: dict[Place, counting.Feed], place: Place, feed: cou
 
 
 def publish(*, customer_id: int) -> None:
-    """Inside the claim: tell pages that something they show has moved."""
-    Watermark.objects.filter(pk=customer_id).update(version=F("version") + 1)
+    """Inside the claim: tell the customer's pages that something they show has moved."""
+    publish_all(customer_ids=[customer_id])
+
+
+def publish_all(*, customer_ids: Collection[int]) -> None:
+    """Inside the claims: tell pages that something they show has moved."""
+    Watermark.objects.filter(pk__in=customer_ids).update(version=F("version") + 1)
 
 
 def track(*, customer_id: int, starts_at: datetime, ends_at: datetime) -> None:

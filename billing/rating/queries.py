@@ -24,7 +24,7 @@ from billing.pricing.queries import PriceTerms, terms, terms_by_version
 from billing.pricing.schemes import Dimensions, Rated
 from billing.rating.core import LineKey, Measure, Newcomers, Segment, Tally
 from billing.subscriptions.models import BillingPeriod
-from billing.subscriptions.queries import periods
+from billing.subscriptions.queries import periods_between
 
 type Group = tuple[str | None, ...]  # the values of `group_by`, in its order
 
@@ -176,7 +176,7 @@ def _priced(
     customer: Customer, edges: Sequence[datetime], filters: Mapping[str, str]
 ) -> list[tuple[BillingPeriod, PriceTerms]]:
     """The prices that the question is about, in each billing period that it touches."""
-    found = list(periods(customer, starts_at=edges[0], ends_at=edges[-1]))
+    found = periods_between(customer, edges[0], edges[-1])
     by_version = terms_by_version({period.version for period in found})
     return [
         (period, item)

@@ -1,5 +1,7 @@
 """Questions about subscriptions and their billing periods."""
 
+from collections import defaultdict
+from collections.abc import Collection
 from datetime import date, datetime, timedelta
 from typing import Final
 
@@ -8,6 +10,7 @@ from django.db.models.functions import Cast
 
 from accounts.models import Customer
 from billing.periods import Interval, calendar_period
+from billing.reads import once, remember
 from billing.subscriptions.models import BillingPeriod, PeriodStatus, Subscription, SubscriptionStatus
 
 GRACE: Final = timedelta(hours=24)  # for events that come late, before a period closes
@@ -31,6 +34,31 @@ def periods(
     return found.order_by("starts_at", "id")
 
 
+def periods_between(customer: Customer, starts_at: datetime, ends_at: datetime) -> list[BillingPeriod]:
+    """Those that share time with [starts_at, ends_at), as `periods`; read once where reads are shared."""
+    key = ("periods", customer.pk, starts_at, ends_at)
+    return once(key, lambda: list(periods(customer, starts_at=starts_at, ends_at=ends_at)))
+
+
+def read_periods_ahead(ranges: Collection[tuple[int, datetime, datetime]]) -> None:
+    """Inside `reads.shared`: read what `periods_between` is going to be asked, (customer id, start, end), in one
+    query."""
+    if not ranges:
+        return
+    customers, starts, ends = zip(*ranges, strict=True)
+    found: dict[int, list[BillingPeriod]] = defaultdict(list)
+    near = BillingPeriod.objects.filter(customer__in=customers, ends_at__gt=min(starts), starts_at__lt=max(ends))
+    for period in near.select_related("customer", "subscription", "version__plan").order_by("starts_at", "id"):
+        found[period.customer_id].append(period)
+    remember(
+        (
+            ("periods", customer_id, starts_at, ends_at),
+            [one for one in found[customer_id] if one.ends_at > starts_at and one.starts_at < ends_at],
+        )
+        for customer_id, starts_at, ends_at in ranges
+    )
+
+
 def current_period(customer: Customer, at: datetime, subscription: Subscription | None = None) -> BillingPeriod | None:
     """The billing period at that instant, of this subscription or of the oldest active one; None without any.
 
@@ -41,6 +69,15 @@ def current_period(customer: Customer, at: datetime, subscription: Subscription 
         return found.filter(subscription=subscription).order_by("-starts_at").first()
     active = found.filter(subscription__status=SubscriptionStatus.ACTIVE)
     return active.order_by("subscription__starts_at", "subscription_id", "-starts_at").first()
+
+
+def current_periods(customer_ids: Collection[int], at: datetime) -> list[BillingPeriod]:
+    """The `current_period` of each of these customers that has one. One query."""
+    found = BillingPeriod.objects.filter(
+        customer__in=customer_ids, starts_at__lte=at, subscription__status=SubscriptionStatus.ACTIVE
+    )
+    ordered = found.order_by("customer_id", "subscription__starts_at", "subscription_id", "-starts_at")
+    return list(ordered.distinct("customer_id"))
 
 
 def period_beginning(customer: Customer, day: date) -> BillingPeriod | None:
@@ -64,9 +101,11 @@ def default_range(customer: Customer, at: datetime, subscription: Subscription |
     return Interval(period.starts_at, period.ends_at)
 
 
-def due_customers(at: datetime) -> list[int]:
-    """Ids of the customers whose periods `services.roll` would move."""
+def due_customers(at: datetime, among: Collection[int] | None = None) -> list[int]:
+    """Ids of the customers whose periods `services.roll` would move, of all or of some."""
     ended = Q(status=PeriodStatus.OPEN, ends_at__lte=at, subscription__status=SubscriptionStatus.ACTIVE)
     over = Q(status=PeriodStatus.GRACE, ends_at__lte=at - GRACE)
     found = BillingPeriod.objects.filter(ended | over)
+    if among is not None:
+        found = found.filter(customer__in=among)
     return list(found.order_by("customer_id").values_list("customer_id", flat=True).distinct())

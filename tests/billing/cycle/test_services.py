@@ -156,10 +156,10 @@ def test_a_customer_that_cannot_be_advanced_does_not_stop_the_others(db, monkeyp
     use(globex, 10)
     counted = settlement.settle
 
-    def settle(state, at):
-        if state.customer_id == acme.pk:
+    def settle(states, at):
+        if acme.pk in {state.pk for state in states}:
             raise OperationalError("deadlock detected")
-        return counted(state, at)
+        return counted(states, at)
 
     monkeypatch.setattr(settlement, "settle", settle)
     assert tick(at=NOON) == 1
@@ -233,7 +233,7 @@ def test_an_alert_that_cannot_be_written_does_not_stop_counting(globex, monkeypa
     def fail(**_):
         raise ValueError("no such template")
 
-    monkeypatch.setattr(budgets, "watch", fail)
+    monkeypatch.setattr(budgets, "watch_all", fail)
     use(globex, 10)
 
     tick(at=NOON)

@@ -98,12 +98,13 @@ def test_a_tick_claims_the_dirty_customer_counted_longest_ago(acme, globex, toke
     ingest(event("b", tokens=1), event("c", "globex", tokens=1), at=AT)
 
     with transaction.atomic():
-        assert services.claim_next(skip=[]) == globex.pk
-        assert services.claim_next(skip=[globex.pk]) == acme.pk
-        assert services.claim_next(skip=[acme.pk, globex.pk]) is None
+        assert services.claim_next(skip=[], most=1) == [globex.pk]
+        assert services.claim_next(skip=[], most=9) == [globex.pk, acme.pk]
+        assert services.claim_next(skip=[globex.pk], most=9) == [acme.pk]
+        assert services.claim_next(skip=[acme.pk, globex.pk], most=9) == []
         services.fold(customer_id=acme.pk, at=AT)
         services.fold(customer_id=globex.pk, at=AT)
-        assert services.claim_next(skip=[]) is None
+        assert services.claim_next(skip=[], most=9) == []
 
 
 def test_publishing_moves_the_version(acme):

@@ -13,6 +13,7 @@ from billing.money import total
 from billing.periods import QUARTER
 from billing.pricing.spec import MatchSpec, PriceSpec
 from billing.rating import queries
+from billing.subscriptions.queries import periods as periods_of
 from tests.billing.rating.conftest import START, House, use
 from tests.factories import make_meter, make_plan, make_subscription, make_version
 from tests.oracle.rating import Event
@@ -99,7 +100,7 @@ def test_spend_shows_no_quantity_of_what_does_not_add_up(house):
 def test_lines_and_series_take_the_same_queries_whatever_there_is(house, variety, django_assert_num_queries):
     for number in range(variety):
         send(house, 100 * number, number, model=f"m{number}")
-    period = queries.periods(house.customer).get()
+    period = periods_of(house.customer).get()
 
     queries.lines(period)  # the terms of the version
     with django_assert_num_queries(3):  # meters, counters, members

@@ -15,6 +15,7 @@ from billing.periods import QUARTER, Interval, buckets
 from billing.pricing.schemes import Tier
 from billing.pricing.spec import PriceSpec
 from billing.rating import queries
+from billing.subscriptions.queries import periods as periods_of
 from billing.subscriptions.services import roll
 from tests.billing.rating.conftest import PRICES, START, days, spec, use
 from tests.factories import make_meter, make_plan, make_subscription, make_version
@@ -82,7 +83,7 @@ def test_lines_take_the_same_queries_whatever_there_is(house, variety, django_as
         for meter in house.meters:
             house.use(meter, 1, quarter=100 * number, model=f"m{number}")
 
-    period = queries.periods(house.customer).get()
+    period = periods_of(house.customer).get()
     queries.lines(period)  # the terms of the version
     with django_assert_num_queries(2):  # meters, counters
         queries.lines(period)
@@ -282,7 +283,7 @@ def test_lines_and_series_are_what_the_oracle_says(house, used, edges, group_by,
             roll(customer_id=house.customer.pk, at=days(40))
             house.events.clear()
             house.use_all(*data.draw(st.permutations(used)))
-            periods = list(queries.periods(house.customer))
+            periods = list(periods_of(house.customer))
             check_lines(house, periods[0])
             for unit in ("USD", "credits"):
                 check_series(house, edges, unit, group_by, periods)
