@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
     dependencies = [
         ("accounts", "0003_keep_only_finished_answers"),
-        ("billing", "0021_cap_dimension_values"),
+        ("billing", "0022_count_minutes"),
     ]
 
     operations = [
