@@ -1,16 +1,27 @@
 """Questions about the catalog."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, cast
 
-from django.db.models import QuerySet, prefetch_related_objects
+from django.db.models import F, QuerySet, prefetch_related_objects
 
+from accounts.models import Customer
 from billing.metering.models import Meter
-from billing.pricing.models import CreditTerm, MatchRow, OverageTerm, Plan, PlanVersion, Price, VersionStatus
+from billing.periods import Interval
+from billing.pricing.models import (
+    CreditTerm,
+    OverageTerm,
+    Plan,
+    PlanVersion,
+    Price,
+    PriceOverride,
+    RowAmounts,
+    VersionStatus,
+)
 from billing.pricing.schemes import Scheme, Terms
 from billing.pricing.spec import (
     ROW_AMOUNTS,
@@ -29,11 +40,16 @@ _SAID = ("credits", "overage", "prices__meter", "prices__match")
 
 @dataclass(frozen=True, slots=True)
 class PriceTerms:
-    """A price with its meter, and as schemes calculate it."""
+    """A price with its meter, and as schemes calculate it; `changes` are the terms that hold from an instant on."""
 
     price: Price
     meter: Meter
     terms: Terms
+    changes: tuple[tuple[datetime, Terms], ...] = ()
+
+    def last(self, before: datetime) -> Terms:
+        """The terms that hold just before an instant: those that minimums are from."""
+        return next((terms for starts_at, terms in reversed(self.changes) if starts_at < before), self.terms)
 
 
 def plans() -> QuerySet[Plan]:
@@ -70,6 +86,36 @@ def terms_by_version(versions: Iterable[PlanVersion]) -> dict[int, tuple[PriceTe
 def overage_rates(version: PlanVersion) -> Mapping[str, Decimal]:
     """By unit: what one of it costs beyond the grants, in the plan's currency, where that is something."""
     return _said(version).overage
+
+
+# --- for one customer -----------------------------------------------------------------------------------------
+
+
+def overrides(customer: Customer) -> dict[int, list[PriceOverride]]:
+    """By price: the amounts that were agreed with the customer, in time order. One query."""
+    found: dict[int, list[PriceOverride]] = {}
+    for one in PriceOverride.objects.filter(customer=customer).exclude(ends_at=F("starts_at")).order_by("starts_at"):
+        found.setdefault(one.price_id, []).append(one)
+    return found
+
+
+def phases(item: PriceTerms, agreed: Sequence[PriceOverride], interval: Interval) -> list[tuple[datetime, Terms]]:
+    """The terms of a price in the interval, with what was agreed with one customer: from when on which hold."""
+    bounds = {bound for one in agreed for bound in (one.starts_at, one.ends_at) if bound is not None}
+    starts = [interval.start, *sorted(bound for bound in bounds if interval.start < bound < interval.end)]
+    return [(start, _agreed_terms(item, agreed, start)) for start in starts]
+
+
+def _agreed_terms(item: PriceTerms, agreed: Iterable[PriceOverride], at: datetime) -> Terms:
+    holding = {one.row_id: one for one in agreed if one.starts_at <= at and (one.ends_at is None or at < one.ends_at)}
+    if not holding:
+        return item.terms
+    ids = [None, *(row.pk for row in item.price.match.all())]
+    rows = [
+        replace(row, **_amounts(holding[row_id])) if row_id in holding else row
+        for row_id, row in zip(ids, item.terms.rows, strict=True)
+    ]
+    return Terms(item.terms.key, item.terms.unit, rows[0], tuple(rows[1:]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +190,6 @@ def price_spec(price: Price) -> PriceSpec:
     )
 
 
-def _amounts(row: Price | MatchRow) -> dict[str, Any]:
+def _amounts(row: RowAmounts) -> dict[str, Any]:
     amounts = {name: getattr(row, name) for name in ROW_AMOUNTS}
     return {**amounts, "tiers": tuple(map(tier_from_stored, row.tiers))}

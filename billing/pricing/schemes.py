@@ -106,6 +106,9 @@ class Rated:
     explanation: str
 
 
+NOTHING: Final = Rated(ZERO, (), "0")
+
+
 # --- which row ----------------------------------------------------------------------------------------------
 
 
@@ -320,8 +323,7 @@ def simulate(terms: Terms, usage: Iterable[Usage], prior: Iterable[Usage] = ()) 
     if not any(item.quantity for item in prior):
         return _sum(after.values())
     before = _complete(terms, prior)
-    nothing = Rated(ZERO, (), "0")
-    return _sum(_difference(after[index], before.get(index, nothing)) for index in after)
+    return _sum(difference(after[index], before.get(index, NOTHING)) for index in after)
 
 
 def _complete(terms: Terms, usage: Iterable[Usage]) -> dict[int, Rated]:
@@ -338,7 +340,17 @@ def _sum(rated: Iterable[Rated]) -> Rated:
     )
 
 
-def _difference(after: Rated, before: Rated) -> Rated:
+def joined(first: Rated, then: Rated) -> Rated:
+    """Two amounts of one row that follow each other, as one."""
+    parts = [part for part in (first, then) if part.breakdown]
+    return Rated(
+        amount=total((first.amount, then.amount)),
+        breakdown=(*first.breakdown, *then.breakdown),
+        explanation=" + ".join(part.explanation for part in parts) or first.explanation,
+    )
+
+
+def difference(after: Rated, before: Rated) -> Rated:
     """After minus before, tier by tier; a volume price that reached another tier takes the old one back."""
     earlier = {(row.kind, row.tier): row for row in before.breakdown}
     later = {(row.kind, row.tier): row for row in after.breakdown}

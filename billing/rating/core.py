@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import NamedTuple, Protocol
 
 from billing.money import CONTEXT, ZERO
-from billing.pricing.schemes import Dimensions, Rated, Terms, rate_row, select_row, split
+from billing.pricing.schemes import NOTHING, Dimensions, Rated, Terms, difference, joined, rate_row, select_row, split
 
 
 class Counted(Protocol):
@@ -84,6 +84,8 @@ class RowTally[G: Hashable]:
     measure: Measure = field(default_factory=Measure)
     events: int = 0
     groups: dict[G, Measure] = field(default_factory=dict)
+    settled: Rated = NOTHING  # what it cost under terms that no longer hold
+    passed: Rated = NOTHING  # what the present terms would have asked for the same
 
     @property
     def quantity(self) -> Decimal:
@@ -100,10 +102,17 @@ class Growth[G: Hashable](NamedTuple):
 
 
 class Tally[G: Hashable]:
-    """Cumulative usage of one price in one period. `group_of` sorts dimension values into groups."""
+    """Cumulative usage of one price in one period. `group_of` sorts dimension values into groups.
 
-    def __init__(self, terms: Terms, group_of: Callable[[Dimensions], G]) -> None:
+    `changes` says from which stretch on other terms hold, counted from 0: they have the same rows, and other amounts.
+    """
+
+    def __init__(
+        self, terms: Terms, group_of: Callable[[Dimensions], G], changes: Mapping[int, Terms] | None = None
+    ) -> None:
         self.terms = terms
+        self._changes = changes or {}
+        self._stretch = 0
         # The default row is always there, because its first tier is entered from zero.
         self.rows: dict[int, RowTally[G]] = {0: RowTally()}
         self._group_of = group_of
@@ -111,7 +120,10 @@ class Tally[G: Hashable]:
         self._shares: dict[int, dict[G, Decimal]] = {}
 
     def add(self, counted: Iterable[Counted], newcomers: Newcomers[G] | None = None) -> dict[tuple[int, G], Decimal]:
-        """Count more usage; answers what the groups that it touched held before."""
+        """Count the usage of the next stretch; answers what the groups that it touched held before."""
+        if self._stretch in self._changes:
+            self._change(self._changes[self._stretch])
+        self._stretch += 1
         before: dict[tuple[int, G], Decimal] = {}
         for item in counted:
             index, group = self.place(item.dimensions)
@@ -131,7 +143,19 @@ class Tally[G: Hashable]:
     def rated(self, index: int) -> Rated:
         """What the row costs so far."""
         row = self.rows[index]
+        rated = self._by_present_terms(index)
+        return rated if row.settled is NOTHING else joined(row.settled, difference(rated, row.passed))
+
+    def _by_present_terms(self, index: int) -> Rated:
+        row = self.rows[index]
         return rate_row(self.terms.rows[index], row.quantity, row.events)
+
+    def _change(self, terms: Terms) -> None:
+        """What was used so far costs what it did; what is used from here on costs what the terms add for it."""
+        settled = {index: self.rated(index) for index in self.rows}
+        self.terms = terms
+        for index, row in self.rows.items():
+            row.settled, row.passed = settled[index], self._by_present_terms(index)
 
     def grow(self, counted: Iterable[Counted], newcomers: Newcomers[G] | None = None) -> list[Growth[G]]:
         """Count the usage up to the next cut; answers what every group grew by.
