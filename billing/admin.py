@@ -3,6 +3,7 @@
 from billing.budgets.admin import AlertAdmin, BudgetAdmin
 from billing.credits.admin import CreditGrantAdmin, LedgerTransactionAdmin, SettlementAdmin
 from billing.cycle.admin import SubscriptionAdmin
+from billing.cycle.plans_admin import PlanVersionAdmin
 from billing.metering.admin import (
     DimensionUseAdmin,
     ImportRunAdmin,
@@ -11,7 +12,7 @@ from billing.metering.admin import (
     UnmatchedEventAdmin,
 )
 from billing.notifications.admin import OutboxMessageAdmin
-from billing.pricing.admin import PlanAdmin, PlanVersionAdmin
+from billing.pricing.admin import PlanAdmin
 
 __all__ = [
     "AlertAdmin",

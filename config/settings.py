@@ -229,6 +229,7 @@ UNFOLD = {
     "SITE_URL": "/",
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("img/mark.svg")}],
     "SHOW_HISTORY": True,
+    "STYLES": [lambda request: static("css/admin.css")],
     "COLORS": {
         "primary": {
             "50": "#eef6fb",

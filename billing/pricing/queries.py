@@ -62,9 +62,17 @@ def versions(plan: Plan) -> QuerySet[PlanVersion]:
     return plan.versions.select_related("plan").prefetch_related(*_SAID).order_by("-number")
 
 
-def latest_published(plan: Plan, at: datetime) -> PlanVersion | None:
-    """The version that a new subscription takes: the one published last, and not after `at`."""
+def version_before(version: PlanVersion) -> PlanVersion | None:
+    """The plan's version with the next lower number."""
+    earlier = PlanVersion.objects.filter(plan=version.plan_id, number__lt=version.number)
+    return earlier.select_related("plan").order_by("-number").first()
+
+
+def latest_published(plan: Plan, at: datetime, *, without: PlanVersion | None = None) -> PlanVersion | None:
+    """The version that a new subscription takes: the one published last, not after `at`, and not retired."""
     published = plan.versions.filter(status=VersionStatus.PUBLISHED, published_at__lte=at)
+    if without is not None:
+        published = published.exclude(pk=without.pk)
     return published.select_related("plan").order_by("-published_at", "-number").first()
 
 
@@ -167,13 +175,14 @@ def spec_of(version: PlanVersion) -> VersionSpec:
         trial_days=version.trial_days,
         minimum_spend=version.minimum_spend,
         postpaid=version.postpaid,
-        credits=tuple(map(_credit_spec, version.credits.all())),
+        credits=tuple(map(credit_spec, version.credits.all())),
         prices=tuple(price_spec(price) for price in version.prices.all()),
         overage=tuple(OverageSpec(term.unit, term.unit_amount) for term in version.overage.all()),
     )
 
 
-def _credit_spec(term: CreditTerm) -> CreditSpec:
+def credit_spec(term: CreditTerm) -> CreditSpec:
+    """The credits of a version as plain values."""
     return CreditSpec(term.unit, term.amount, term.priority, term.every, term.rollover_max)
 
 

@@ -1,7 +1,7 @@
 """Actions on the catalog: plans, and versions that may change until they are published."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -63,11 +63,48 @@ def update_draft(*, version: PlanVersion, spec: VersionSpec, at: datetime) -> Pl
     """Make the draft say something else. Raises ValidationError, Conflict `version_published`."""
     version = _locked_draft(version)
     check(spec, version.plan)
-    version.prices.all().delete()
     version.credits.all().delete()
     version.overage.all().delete()
     _write(version, spec)
     return version
+
+
+@transaction.atomic
+def write_price(*, version: PlanVersion, price: PriceSpec, replaces: str | None = None, at: datetime) -> PlanVersion:
+    """Put a price into the draft, last or in the place of the one with the key `replaces`.
+
+    Raises ValidationError by path within the price ("match.1.where"), Conflict `version_published`.
+    """
+    version = _locked_draft(version)
+    spec, place = with_price(spec_of(version), price, replaces)
+    found = price_problems(version.plan, spec, place)
+    if found:
+        raise refusal(found)
+    _rewrite_prices(version, spec.prices)
+    return version
+
+
+@transaction.atomic
+def remove_price(*, version: PlanVersion, key: str, at: datetime) -> PlanVersion:
+    """Take a price out of the draft, if it is there. Raises Conflict `version_published`."""
+    version = _locked_draft(version)
+    version.prices.filter(key=key).delete()
+    return version
+
+
+def with_price(spec: VersionSpec, price: PriceSpec, replaces: str | None) -> tuple[VersionSpec, int]:
+    """What the version would say with this price, and the price's place in it."""
+    keys = [one.key for one in spec.prices]
+    place = keys.index(replaces) if replaces in keys else len(keys)
+    prices = (*spec.prices[:place], price, *spec.prices[place + 1 :])
+    return replace(spec, prices=prices), place
+
+
+def price_problems(plan: Plan, spec: VersionSpec, place: int) -> list[Problem]:
+    """What is wrong with one of the prices, by path within it, however unfinished the rest is."""
+    prefix = f"prices.{place}."
+    found = [*_all_problems(spec, plan)]
+    return [replace(one, field=one.field.removeprefix(prefix)) for one in found if one.field.startswith(prefix)]
 
 
 @transaction.atomic
@@ -113,11 +150,16 @@ def _namings(version: PlanVersion) -> Iterator[tuple[int, str, str | None]]:
 
 def check(spec: VersionSpec, plan: Plan) -> None:
     """Raise ValidationError, keyed by path, if the plan cannot say this."""
-    meters = {meter.key: meter for meter in Meter.objects.filter(key__in={price.meter for price in spec.prices})}
-    dimensions = {key: meter.dimensions for key, meter in meters.items()}
-    found = spec_problems(spec, currency=plan.currency, dimensions=dimensions) or list(_unreachable(spec, meters))
+    found = _all_problems(spec, plan)
     if found:
         raise refusal(found)
+
+
+def _all_problems(spec: VersionSpec, plan: Plan) -> list[Problem]:
+    meters = {meter.key: meter for meter in Meter.objects.filter(key__in={price.meter for price in spec.prices})}
+    dimensions = {key: meter.dimensions for key, meter in meters.items()}
+    found = spec_problems(spec, currency=plan.currency, dimensions=dimensions)
+    return found or list(_unreachable(spec, meters))
 
 
 def _unreachable(spec: VersionSpec, meters: Mapping[str, Meter]) -> Iterator[Problem]:
@@ -164,11 +206,12 @@ def _write(version: PlanVersion, spec: VersionSpec) -> None:
     OverageTerm.objects.bulk_create(
         OverageTerm(version=version, unit=term.unit, unit_amount=term.unit_amount) for term in spec.overage
     )
-    _write_prices(version, spec.prices)
+    _rewrite_prices(version, spec.prices)
 
 
-def _write_prices(version: PlanVersion, specs: Iterable[PriceSpec]) -> None:
+def _rewrite_prices(version: PlanVersion, specs: Iterable[PriceSpec]) -> None:
     specs = list(specs)
+    version.prices.all().delete()
     meters = {meter.key: meter for meter in Meter.objects.filter(key__in={spec.meter for spec in specs})}
     prices = Price.objects.bulk_create(
         Price(

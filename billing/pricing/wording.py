@@ -9,10 +9,12 @@ from billing.pricing.schemes import Row, Tier, figure
 
 
 def row_in_words(row: Row, unit: str) -> str:
-    """For instance "5 USD per 1,000,000, the first 1,000 included, at most 100 USD"."""
+    """For instance "5 USD per 1,000,000, the first 1,000 included, at least 1 USD, at most 100 USD"."""
     parts = [_SCHEMES[row.scheme](row, unit)]
     if row.included:
         parts.append(f"the first {figure(row.included)} included")
+    if row.minimum_amount is not None:
+        parts.append(f"at least {_money(row.minimum_amount, unit)}")
     if row.maximum_amount is not None:
         parts.append(f"at most {_money(row.maximum_amount, unit)}")
     return ", ".join(parts)
@@ -39,6 +41,8 @@ def _volume(row: Row, unit: str) -> str:
 
 
 def _tiers(row: Row, unit: str, last: str) -> str:
+    if len(row.tiers) == 1:
+        return _tier(row.tiers[0], row, unit)
     lows = [Decimal(0), *(tier.up_to for tier in row.tiers if tier.up_to is not None)]
     spans = [f"{figure(low)} to {figure(high)}" for low, high in pairwise(lows)]
     return "; ".join(f"{span}: {_tier(tier, row, unit)}" for span, tier in zip([*spans, last], row.tiers, strict=True))
