@@ -10,6 +10,7 @@ from billing.credits.models import (
     Settlement,
 )
 from billing.metering.models import (
+    ArchivedMonth,
     DimensionSet,
     DimensionUse,
     DimensionValue,
@@ -45,6 +46,7 @@ from billing.subscriptions.models import BillingPeriod, CouponRedemption, Subscr
 __all__ = [
     "Alert",
     "AllocationCell",
+    "ArchivedMonth",
     "BillingPeriod",
     "Budget",
     "Coupon",

@@ -40,6 +40,7 @@ app.conf.update(
         },
         "forget-old-answers": hourly("accounts.tasks.forget_old_answers"),
         "make-partitions": hourly("billing.metering.tasks.make_partitions"),
+        "archive-events": hourly("billing.metering.tasks.archive_events"),
         "replay-unmatched": {
             "task": "billing.metering.tasks.replay_unmatched",
             "schedule": 30.0,
@@ -50,6 +51,7 @@ app.conf.update(
             "schedule": 5.0,
             "options": {"expires": 10},
         },
+        "purge-refused": hourly("billing.metering.tasks.purge_refused"),
         "purge-minutes": hourly("billing.metering.tasks.purge_minutes"),
         "purge-identities": hourly("billing.metering.tasks.purge_identities"),
     },

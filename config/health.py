@@ -14,7 +14,7 @@ from django.views.decorators.http import require_safe
 
 from billing.clock import now
 from billing.credits.queries import parked_customers
-from billing.metering.partitions import has_partition_ahead
+from billing.metering.partitions import has_partitions
 from billing.metering.queries import waiting_customers
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def _migrations() -> bool:
 
 
 def _partitions() -> bool:
-    return has_partition_ahead(now())
+    return has_partitions(now())
 
 
 def _broker() -> bool:

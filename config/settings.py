@@ -125,6 +125,8 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 SILENCED_SYSTEM_CHECKS: list[str] = []
 
 # --- Metering -------------------------------------------------------------------------------------------------
+# Whole months of raw events before the current one; older ones are detached, counters and money stay.
+EVENT_MONTHS_KEPT = env.integer("EVENT_MONTHS_KEPT", 13)
 # Values of a dimension that a customer may use in a month, each counted by itself; more count under "(other)".
 DIMENSION_VALUES = env.integer("DIMENSION_VALUES", 10_000)
 

@@ -69,7 +69,7 @@ def next_page(backfill: Backfill, counter: Counter) -> list[Delta]:
     changes: list[Delta] = []
     for customer_id, event in events:
         current = corrections.corrected(event, words.get(event.digest, []))
-        if current is not None:
+        if current is not None and not (old and _shares_what_decides(backfill, counter, event)):
             before = counting.counted_feeds([old] if old else [], current)
             changes += corrections.changes(event, customer_id, before, counting.counted_feeds([counter], current))
     backfill.events += len(events)
@@ -77,6 +77,11 @@ def next_page(backfill: Backfill, counter: Counter) -> list[Delta]:
         backfill.customer_id, backfill.occurred_at, backfill.identity = end
     backfill.percent = _percent(backfill) if end else 100
     return changes
+
+
+def _shares_what_decides(backfill: Backfill, counter: Counter, event: Event) -> bool:
+    """Whether an archived event may decide in its quarter hour, which could not be found again: it stays as it is."""
+    return counter.is_ranked and corrections.may_be_archived(event.occurred_at, backfill.sees_from)
 
 
 def _percent(backfill: Backfill) -> int:

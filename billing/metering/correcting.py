@@ -1,5 +1,7 @@
 """Actions of metering on single events: taking one back and replacing what it said."""
 
+import uuid
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -8,7 +10,7 @@ from django.db import transaction
 
 from accounts.models import ApiKey
 from billing.errors import Conflict
-from billing.metering import backfilling, corrections, counting, decoding, store
+from billing.metering import backfilling, corrections, counting, decoding, partitions, store
 from billing.metering.counting import InvalidValue
 from billing.metering.judging import Event
 from billing.metering.models import EventCorrection, EventIdentity
@@ -89,7 +91,25 @@ def _correct(
         counters = backfilling.counted_by(counters, found.event, found.customer_id, backfills)
         before = counting.counted_feeds(counters, found.current)
         after = counting.counted_feeds(counters, changed) if changed else []
-        store.append_deltas(corrections.changes(found.event, found.customer_id, before, after))
-    # A corrected event can be found for ever, and a void id cannot be sent again.
-    EventIdentity.objects.filter(pk=found.event.digest).update(permanent=True)
+        deltas = corrections.changes(found.event, found.customer_id, before, after)
+        _refuse_what_cannot_be_counted_again(found.event, deltas)
+        store.append_deltas(deltas)
+    _keep_identity(found.event)
     return corrections.append(found.event, changed, reason=reason, api_key_id=api_key.pk if api_key else None, at=at)
+
+
+def _refuse_what_cannot_be_counted_again(event: Event, deltas: Sequence[store.Delta]) -> None:
+    ranked = any(change.rank == corrections.RECOUNT for delta in deltas for change in delta.changes)
+    if ranked and corrections.may_be_archived(event.occurred_at, partitions.archived_through()):
+        detail = "Events of the same quarter hour are archived, and one of them may decide what a meter says."
+        raise Conflict(detail, code="too_old")
+
+
+def _keep_identity(event: Event) -> None:
+    """A corrected event can be found for ever, and a void id cannot be sent again. What the event said to the letter is
+    forgotten with an identity; whatever comes with this id now is in conflict."""
+    EventIdentity.objects.update_or_create(
+        digest=event.digest,
+        defaults={"permanent": True},
+        create_defaults={"payload": uuid.UUID(int=0), "recorded_at": event.recorded_at, "permanent": True},
+    )

@@ -11,10 +11,10 @@ from django.db import connection
 
 from billing.metering.counting import Feed
 from billing.metering.identity import canonical, event_digest
-from billing.metering.judging import Event
+from billing.metering.judging import ACCEPTED_AHEAD, Event
 from billing.metering.models import CorrectionKind, EventCorrection, EventIdentity
 from billing.metering.store import EVENT_COLUMNS, Change, Delta, properties_decoder, stored_event
-from billing.periods import QUARTER, minute_floor
+from billing.periods import QUARTER, minute_floor, quarter_floor
 
 # In a delta of a max or latest meter: its quarter hour is counted again from the events. Less than every other rank.
 RECOUNT: Final = ""
@@ -65,18 +65,21 @@ def find(source: str, event_id: str, *, lock: bool = False) -> Found:
         if lock:
             cursor.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_CORRECTION_LOCK, digest])
         identity = EventIdentity.objects.filter(pk=digest).first()
-        if identity is None:
-            raise UnknownEvent
         # The waiting one first: a replay that moves it meanwhile is waited for, and then it is among the others.
         cursor.execute(_WAITING + (" FOR UPDATE" if lock else ""), [digest])
         row = cursor.fetchone()
         if row is None:
-            cursor.execute(_COUNTED, [digest, identity.recorded_at])
+            cursor.execute(*((_COUNTED, [digest, identity.recorded_at]) if identity else (_LONG_AGO, [digest])))
             row = cursor.fetchone()
     if row is None:
-        raise ArchivedEvent
+        raise ArchivedEvent if identity else UnknownEvent
     customer_id, *fields = row
     return Found(stored_event(fields), customer_id, of([digest]).get(digest, []))
+
+
+def may_be_archived(occurred_at: datetime, archived_through: datetime | None) -> bool:
+    """Whether events of the same quarter hour may lie in an archive: they are recorded when they occur, or later."""
+    return archived_through is not None and quarter_floor(occurred_at) < archived_through + ACCEPTED_AHEAD
 
 
 def of(digests: Collection[str]) -> dict[str, list[EventCorrection]]:
@@ -143,5 +146,7 @@ FROM billing_usageevent AS event
 JOIN (SELECT id, key AS customer_key FROM accounts_customer) AS customer ON customer.id = event.customer_id
 """  # noqa: S608 -- the parts are ours
 _COUNTED: Final = EVENTS + "WHERE identity = %s AND recorded_at = %s"
+# Its identity is forgotten, and its month has an index by identity: see `partitions.index_closed`.
+_LONG_AGO: Final = EVENTS + "WHERE identity = %s AND recorded_at < statement_timestamp() - interval '42 days'"
 _QUARTER: Final = EVENTS + "WHERE customer_id = %s AND occurred_at >= %s AND occurred_at < %s AND type = %s"
 _WAITING: Final = f"SELECT NULL, {EVENT_COLUMNS}, 0 FROM billing_unmatchedevent WHERE identity = %s"  # noqa: S608 -- ours

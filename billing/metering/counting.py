@@ -79,6 +79,11 @@ class Counter:
         self.dimensions = tuple(sorted(definition.dimensions))
         self._tests = [compiled(**one) for one in _filters.decode(definition.filters)]
 
+    @property
+    def is_ranked(self) -> bool:
+        """Whether one event decides."""
+        return self.definition.aggregation in ("max", "latest")
+
     def addition(self, event: Event) -> Addition | None:
         """None when the event is filtered out or lacks the value. InvalidValue when the value is bad."""
         properties, aggregation = event.properties, self.definition.aggregation

@@ -71,6 +71,9 @@ class MeterBody(MeterChanges):
 class BackfillAnswer(serializers.Serializer[Any]):
     percent = serializers.IntegerField()
     events = serializers.IntegerField(help_text="Stored events that were looked at.")
+    sees_from = InstantField(
+        allow_null=True, help_text="Events that were recorded before it are archived and not among them."
+    )
     started_at = InstantField()
     finished_at = InstantField(allow_null=True)
 
@@ -150,6 +153,7 @@ def _backfill(last: Backfill | None) -> dict[str, Any] | None:
     return {
         "percent": last.percent,
         "events": last.events,
+        "sees_from": plain_instant(last.sees_from) if last.sees_from else None,
         "started_at": plain_instant(last.started_at),
         "finished_at": plain_instant(last.finished_at) if last.finished_at else None,
     }

@@ -77,6 +77,7 @@ class Backfill(models.Model):
     identity = models.UUIDField(null=True)
     events = models.PositiveBigIntegerField(default=0)
     percent = models.PositiveSmallIntegerField(default=0)
+    sees_from = models.DateTimeField(null=True, help_text="Events recorded before then are archived: it misses them.")
     started_at = models.DateTimeField()
     finished_at = models.DateTimeField(null=True)
 
@@ -109,6 +110,21 @@ class EventIdentity(models.Model):
 
     def __str__(self) -> str:
         return str(self.digest)
+
+
+class ArchivedMonth(models.Model):
+    """A month of recording whose events were detached: their table is no part of the events any more."""
+
+    month = models.DateField(unique=True)
+    table = models.CharField(max_length=63)
+    events = models.BigIntegerField()
+    archived_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["-month"]
+
+    def __str__(self) -> str:
+        return f"{self.month:%Y-%m}"
 
 
 class EventFields(models.Model):

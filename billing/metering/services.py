@@ -13,7 +13,18 @@ from django.db.models import F, Max
 
 from accounts.models import ApiKey
 from billing.errors import Conflict
-from billing.metering import backfilling, capping, corrections, counting, decoding, folding, minutes, queries, store
+from billing.metering import (
+    backfilling,
+    capping,
+    corrections,
+    counting,
+    decoding,
+    folding,
+    minutes,
+    partitions,
+    queries,
+    store,
+)
 from billing.metering.backfilling import PAGE, counted_by
 from billing.metering.counting import InvalidValue
 from billing.metering.decoding import Refusal
@@ -25,6 +36,7 @@ from billing.metering.models import (
     Backfill,
     ImportRun,
     Meter,
+    RefusedItems,
     UnmatchedReason,
     UsageEvent,
     Watermark,
@@ -34,6 +46,7 @@ from billing.periods import minute_floor, starts_on_quarter
 
 MOST_REPLAYED: Final = 5_000  # unmatched events that one transaction moves
 IDENTITIES_KEPT: Final = timedelta(days=42)  # longer than events are accepted back
+REFUSED_KEPT: Final = timedelta(days=90)
 MOST_FORGOTTEN: Final = 10_000  # identities in one transaction
 _SAMPLE: Final = 1_000  # characters kept of a refused item
 
@@ -250,6 +263,12 @@ def purge_minutes(*, at: datetime) -> int:
     while number := minutes.forget(at - folding.MINUTES_STORED, MOST_FORGOTTEN):
         purged += number
     return purged
+
+
+def purge_refused(*, at: datetime) -> int:
+    """Forget counts and samples of what was refused long ago; how many rows."""
+    gone, _ = RefusedItems.objects.filter(recorded_at__lt=at - REFUSED_KEPT).delete()
+    return gone
 
 
 def purge_identities(*, at: datetime) -> int:
@@ -473,7 +492,12 @@ def _next_revision() -> int:
 
 def _start_backfill(meter: Meter, dimensions_before: list[str] | None, at: datetime) -> None:
     if UsageEvent.objects.exists():
-        Backfill.objects.create(meter=meter, dimensions_before=dimensions_before, started_at=at)
+        Backfill.objects.create(
+            meter=meter,
+            dimensions_before=dimensions_before,
+            sees_from=partitions.archived_through(),
+            started_at=at,
+        )
 
 
 def backfill(*, at: datetime) -> bool:

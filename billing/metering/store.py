@@ -15,7 +15,7 @@ from operator import itemgetter
 from typing import Any, Final
 
 import msgspec
-from django.db import IntegrityError, OperationalError, connection, transaction
+from django.db import IntegrityError, OperationalError, connection, connections, transaction
 
 from billing.metering.counting import Counter, Definition, Feed, counter
 from billing.metering.identity import number
@@ -88,9 +88,9 @@ def hold_catalogue() -> None:
         cursor.execute(_HOLD, [_CATALOGUE_LOCK])
 
 
-def change_catalogue() -> None:
+def change_catalogue(using: str = "default") -> None:
     """Wait until every request that may not have seen the change has committed, and make later ones wait for ours."""
-    with connection.cursor() as cursor:
+    with connections[using].cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_CATALOGUE_LOCK])
 
 
