@@ -1,11 +1,25 @@
-"""Reads that several questions share, where what they read cannot change meanwhile."""
+"""Reads that see one state of the database, and reads that several questions share while it cannot change."""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final
 
+from django.db import connection, transaction
+
 _shared: Final[ContextVar[dict[Hashable, Any] | None]] = ContextVar("shared_reads", default=None)
+
+
+@contextmanager
+def snapshot() -> Iterator[None]:
+    """Everything read inside sees one state of the database, that of the first query."""
+    if connection.in_atomic_block:  # the caller has chosen
+        yield
+        return
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        yield
 
 
 @contextmanager

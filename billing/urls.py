@@ -7,6 +7,7 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitVie
 from billing.budgets.api import urlpatterns as budgets
 from billing.credits.api import urlpatterns as credits
 from billing.cycle.api import urlpatterns as cycle
+from billing.cycle.statements_api import urlpatterns as statements
 from billing.http import unknown_route
 from billing.metering.api import urlpatterns as metering
 from billing.metering.customers_api import urlpatterns as customers
@@ -14,7 +15,17 @@ from billing.metering.meters_api import urlpatterns as meters
 from billing.pricing.api import urlpatterns as pricing
 from billing.rating.api import urlpatterns as rating
 
-rooms: list[URLPattern | URLResolver] = [*customers, *metering, *meters, *pricing, *rating, *credits, *budgets, *cycle]
+rooms: list[URLPattern | URLResolver] = [
+    *customers,
+    *metering,
+    *meters,
+    *pricing,
+    *rating,
+    *credits,
+    *budgets,
+    *cycle,
+    *statements,
+]
 
 urlpatterns = [
     *rooms,

@@ -4,8 +4,7 @@ All amounts come from the same cumulative rating, cut by days or by groups, so t
 by construction. The number of queries is fixed: it grows neither with prices, models, keys and days, nor with events.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -13,7 +12,6 @@ from functools import cached_property
 from zoneinfo import ZoneInfo
 
 from django.core.cache import caches
-from django.db import connection, transaction
 
 from accounts.models import Customer
 from billing import money
@@ -32,18 +30,6 @@ from billing.subscriptions.models import BillingPeriod
 
 FORECAST_SECONDS = 60
 FIRST_DIMENSIONS = ("model", "api_key")  # what people ask for first
-
-
-@contextmanager
-def snapshot() -> Iterator[None]:
-    """Everything read inside sees one state of the database, that of the first query."""
-    if connection.in_atomic_block:  # the caller has chosen
-        yield
-        return
-    with transaction.atomic():
-        with connection.cursor() as cursor:
-            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        yield
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -22,13 +22,19 @@ type Settled = Mapping[datetime, Mapping[LineKey, "_Settled"]]  # by segment and
 
 @exact()
 def overage_rows(
-    customer: Customer, edges: Sequence[datetime], unit: str, group_by: Sequence[str], filters: Mapping[str, str]
+    customer: Customer,
+    edges: Sequence[datetime],
+    unit: str,
+    group_by: Sequence[str],
+    filters: Mapping[str, str],
+    *,
+    within: Collection[int] | None = None,
 ) -> list[SeriesRow]:
     """Overage in each [edges[i], edges[i + 1]) at the rate of each period's plan version, where there is any.
 
     A row's `price` is "overage:<unit>"; it has a meter and no dimensions, so no filter on those lets it pass. Rows
     add up to the overage at its rate, rounded once per line to 12 places, whatever the edges. It need not be posted
-    yet, so that budgets also count for a customer that is parked.
+    yet, so that budgets also count for a customer that is parked. `within`: ids of the only billing periods that count.
     """
     found = periods_between(customer, edges[0], edges[-1])
     rates = {
@@ -38,7 +44,7 @@ def overage_rows(
         return []
     sums: dict[tuple[int, tuple[str | None, ...]], Decimal] = defaultdict(Decimal)
     settled = _settled(customer, found)
-    for period in found:
+    for period in found if within is None else [period for period in found if period.pk in within]:
         for line, starts_at, amount in _costs(period, settled[period.pk], rates[period.pk], edges):
             index = bisect_right(edges, starts_at) - 1
             names = {"price": f"overage:{line.unit}", "meter": line.meter}

@@ -219,10 +219,11 @@ def spend_series(
     unit: str,
     group_by: Sequence[str] = (),
     filters: Mapping[str, str] = _EVERYTHING,
+    within: Collection[int] | None = None,
 ) -> list[SeriesRow]:
     """As `rating.queries.rated_series`, with overage: its `price` is "overage:<unit>", its dimensions are absent."""
-    rated = rated_series(customer, edges=edges, unit=unit, group_by=group_by, filters=filters)
-    extra = overage_rows(customer, edges, unit, group_by, filters)
+    rated = rated_series(customer, edges=edges, unit=unit, group_by=group_by, filters=filters, within=within)
+    extra = overage_rows(customer, edges, unit, group_by, filters, within=within)
     beyond = {_place(row): row for row in extra}
     joined = [_joined(row, beyond.pop(_place(row), None)) for row in rated]
     return sorted([*joined, *beyond.values()], key=lambda row: row.start) if beyond else joined

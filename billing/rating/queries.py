@@ -21,7 +21,7 @@ from billing.metering.queries import Asked, MeterTotal, series_totals, totals
 from billing.money import CONTEXT, ZERO
 from billing.pricing.models import Price
 from billing.pricing.queries import PriceTerms, terms, terms_by_version
-from billing.pricing.schemes import Dimensions, Rated
+from billing.pricing.schemes import Dimensions, Rated, Row
 from billing.rating.core import LineKey, Measure, Newcomers, Segment, Tally
 from billing.subscriptions.models import BillingPeriod
 from billing.subscriptions.queries import periods_between
@@ -34,7 +34,8 @@ _EVERYTHING: Final[Mapping[str, str]] = {}
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Rated usage of one row of a price in a billing period: row 0 is the default, row n the nth match row."""
+    """Rated usage of one row of a price in a billing period: row 0 is the default, row n the nth match row. `terms` is
+    what the row says."""
 
     period: BillingPeriod
     price: Price
@@ -43,6 +44,7 @@ class Line:
     unit: str
     quantity: Decimal
     events: int
+    terms: Row
     rated: Rated
 
     @property
@@ -91,7 +93,17 @@ def lines(period: BillingPeriod, *, through: datetime | None = None) -> list[Lin
     for (item, tally, _, _), [stretch] in _stretches(period.customer, [period.starts_at, end], rated):
         tally.add(*stretch)
         found += [
-            Line(period, item.price, item.meter, row, item.terms.unit, used.quantity, used.events, tally.rated(row))
+            Line(
+                period=period,
+                price=item.price,
+                meter=item.meter,
+                row=row,
+                unit=item.terms.unit,
+                quantity=used.quantity,
+                events=used.events,
+                terms=item.terms.rows[row],
+                rated=tally.rated(row),
+            )
             for row, used in sorted(tally.rows.items())
         ]
     return found
@@ -126,15 +138,21 @@ def rated_series(
     unit: str,
     group_by: Sequence[str] = (),
     filters: Mapping[str, str] = _EVERYTHING,
+    within: Collection[int] | None = None,
 ) -> list[SeriesRow]:
     """Rated usage in `unit` in each [edges[i], edges[i + 1]), which rise and lie on quarter hours. Three queries.
 
-    `group_by` and the keys of `filters` name dimensions, `price` or `meter`. Rows add up exactly to the lines of the
+    `group_by` and the keys of `filters` name dimensions, `price` or `meter`; `within` are ids of the only billing
+    periods that count. Rows add up exactly to the lines of the
     periods they cover, group by group, whatever the edges. Without `group_by` every bucket has a row; with it only
     those where something happened. Usage outside every billing period is unpriced and not in it.
     """
     series = _Series(edges, group_by, filters)
-    priced = [(period, item) for period, item in _priced(customer, edges, filters) if item.terms.unit == unit]
+    priced = [
+        (period, item)
+        for period, item in _priced(customer, edges, filters)
+        if item.terms.unit == unit and (within is None or period.pk in within)
+    ]
     series.add_rated(customer, priced)
     meters = {item.meter.pk for _, item in priced}
     return series.rows(spans_meters=len(meters) > 1 and set(_NAMES).isdisjoint(group_by))

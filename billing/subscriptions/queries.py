@@ -5,7 +5,8 @@ from collections.abc import Collection
 from datetime import date, datetime, timedelta
 from typing import Final
 
-from django.db.models import DateField, DateTimeField, Func, Q, QuerySet
+from django.db.models import DateField, DateTimeField, F, Func, Q, QuerySet
+from django.db.models.expressions import Combinable
 from django.db.models.functions import Cast
 
 from accounts.models import Customer
@@ -82,9 +83,34 @@ def current_periods(customer_ids: Collection[int], at: datetime) -> list[Billing
 
 def period_beginning(customer: Customer, day: date) -> BillingPeriod | None:
     """The billing period that begins on this day of its own zone; of the oldest subscription that has one."""
-    local = Func("timezone", "starts_at", function="timezone", output_field=DateTimeField())
-    found = periods(customer).alias(first_day=Cast(local, DateField())).filter(first_day=day)
+    found = periods(customer).alias(first_day=_local_day(F("starts_at"))).filter(first_day=day)
     return found.order_by("subscription__starts_at", "subscription_id").first()
+
+
+def _local_day(instant: Combinable) -> Cast:
+    """The instant's day in the period's zone."""
+    return Cast(Func("timezone", instant, function="timezone", output_field=DateTimeField()), DateField())
+
+
+def period_on(
+    customer: Customer, when: date | datetime, subscription: Subscription | None = None
+) -> BillingPeriod | None:
+    """The billing period that an instant, or a day of its own zone, lies in; on a day of two the one that begins.
+
+    Of this subscription, or of the oldest that has one.
+    """
+    last_moment = F("ends_at") - timedelta(microseconds=1)
+    if isinstance(when, datetime):
+        found = periods(customer).filter(starts_at__lte=when, ends_at__gt=when)
+    else:
+        found = (
+            periods(customer)
+            .alias(first_day=_local_day(F("starts_at")), last_day=_local_day(last_moment))
+            .filter(first_day__lte=when, last_day__gte=when)
+        )
+    if subscription is not None:
+        found = found.filter(subscription=subscription)
+    return found.order_by("subscription__starts_at", "subscription_id", "-starts_at").first()
 
 
 def period_before(period: BillingPeriod) -> BillingPeriod | None:

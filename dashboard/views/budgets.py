@@ -11,10 +11,11 @@ from billing import clock
 from billing.budgets import services
 from billing.budgets.models import Budget
 from billing.budgets.validation import ThresholdSpec
+from billing.reads import snapshot
 from dashboard import building
 from dashboard.forms import BudgetForm
 from dashboard.http import EDITORS, Access, MemberRequest, customer_for
-from dashboard.reading import Reading, snapshot
+from dashboard.reading import Reading
 
 PAGE = "dashboard/budget.html"
 REFUSED = 422  # htmx swaps this one: the form with its errors

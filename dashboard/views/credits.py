@@ -15,10 +15,11 @@ from billing.credits import journal
 from billing.credits.models import LedgerEntry, TransactionCode
 from billing.metering.queries import freshness as current_freshness
 from billing.money import plain
+from billing.reads import snapshot
 from dashboard import building, charts, export
 from dashboard.credits import LABELS, CreditCard, credits_page, ledger_rows
 from dashboard.http import Access, MemberRequest, customer_for
-from dashboard.reading import Reading, snapshot
+from dashboard.reading import Reading
 from dashboard.views.customers import remember
 from dashboard.views.overview import stamped
 

@@ -15,13 +15,14 @@ from django.views.decorators.http import require_safe
 from billing import clock
 from billing.metering.queries import freshness as current_freshness
 from billing.periods import local_date
+from billing.reads import snapshot
 from billing.subscriptions.models import BillingPeriod
 from billing.subscriptions.queries import period_beginning
 from dashboard import building, charts, export
 from dashboard.examples import first_event
 from dashboard.http import Access, MemberRequest, customer_for
 from dashboard.overview import Freshness
-from dashboard.reading import Reading, snapshot
+from dashboard.reading import Reading
 from dashboard.views.customers import remember
 
 PAGE = "dashboard/overview.html"

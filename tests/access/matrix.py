@@ -87,6 +87,8 @@ OURS = [
     ("api/v1/events/receipt", "GET", own_rows(READ)),
     ("api/v1/subscriptions", "GET", own_rows(READ)),
     ("api/v1/subscriptions", "POST", operator_keys(WRITE)),
+    ("api/v1/customers/<str:key>/upcoming-invoice", "GET", and_own(READ), "api/v1/customers/acme/upcoming-invoice"),
+    ("api/v1/customers/<str:key>/bridge", "GET", and_own(READ), "api/v1/customers/acme/bridge"),
     # --- API: budgets
     ("api/v1/customers/<str:key>/forecast", "GET", and_own(READ), "api/v1/customers/acme/forecast"),
     ("api/v1/budgets", "GET", own_rows(READ)),

@@ -9,7 +9,7 @@ from billing.budgets import services as budgets
 from billing.credits import services as credits
 from billing.credits.models import GrantKind
 from tests.conftest import member
-from tests.factories import make_api_key, make_meter, make_plan, make_version
+from tests.factories import LONG_AGO, make_api_key, make_meter, make_plan, make_subscription, make_version
 
 NOW = datetime(2026, 11, 24, 9, tzinfo=UTC)
 
@@ -21,6 +21,8 @@ def build(acme: Customer) -> dict[str, str]:
     budget = budgets.create_budget(
         customer=acme, name="Monthly", unit="USD", amount=Decimal(100), thresholds=[], recipients=["owners"], at=NOW
     )
+    version = make_version(make_plan())
+    make_subscription(acme, version, LONG_AGO)
     grant = credits.grant(customer=acme, unit="credits", amount=Decimal(10), kind=GrantKind.PAID, at=NOW)
     return {
         "budget": budget.public_id,
@@ -31,5 +33,5 @@ def build(acme: Customer) -> dict[str, str]:
         "transaction": grant.account.entries.get().transaction.public_id,
         "invitation": invitation_links.link(invitation.public_id).rpartition("/")[2],
         "meter": make_meter().key,
-        "plan": make_version(make_plan()).plan.key,
+        "plan": version.plan.key,
     }

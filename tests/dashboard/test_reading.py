@@ -5,7 +5,7 @@ from threading import Thread
 from django.db import connection
 
 from accounts.models import Customer
-from dashboard.reading import snapshot
+from billing.reads import snapshot
 
 
 def test_what_commits_while_a_page_is_read_is_not_half_in_it(committed):

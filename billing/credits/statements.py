@@ -1,0 +1,216 @@
+"""The statement of a subscription's billing period, from its lines, fees and minimums, and what grants paid of them.
+
+It lists the billing periods of the subscription's add-ons that begin in it as well.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from django.db.models import Sum
+
+from billing.credits.models import AllocationCell, CreditGrant
+from billing.money import CONTEXT, ZERO, exact, quantise
+from billing.pricing.models import FeeTiming, PlanVersion
+from billing.pricing.queries import overage_rates
+from billing.pricing.schemes import figure
+from billing.rating.queries import Line, lines
+from billing.rating.statement import Charge, Minimum, Row, Statement, statement
+from billing.subscriptions.coupons import offers
+from billing.subscriptions.models import BillingPeriod
+from billing.subscriptions.queries import periods
+
+type Source = Line | Overage | Fee | RowMinimum | SpendMinimum
+type LineId = tuple[int, int, int]  # period, price, row
+
+
+@dataclass(frozen=True, slots=True)
+class Overage:
+    """Credits that a line used beyond the grants, and what one of them costs in the plan's currency."""
+
+    line: Line
+    credits: Decimal
+    rate: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Fee:
+    """A plan version's base fee for [starts_at, ends_at)."""
+
+    version: PlanVersion
+    starts_at: datetime
+    ends_at: datetime
+
+    @property
+    def due_at(self) -> datetime:
+        return self.starts_at if self.version.base_fee_timing == FeeTiming.ADVANCE else self.ends_at
+
+
+@dataclass(frozen=True, slots=True)
+class RowMinimum:
+    """What a row of a price costs at least, in the line's unit; `rate` is what one of it costs in the currency."""
+
+    line: Line
+    minimum: Decimal
+    rate: Decimal
+
+    @property
+    def version(self) -> PlanVersion:
+        return self.line.period.version
+
+
+@dataclass(frozen=True, slots=True)
+class SpendMinimum:
+    """What a plan version costs at least in [starts_at, ends_at)."""
+
+    version: PlanVersion
+    minimum: Decimal
+    starts_at: datetime
+    ends_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What a grant paid of the period's usage, in the grant's unit."""
+
+    grant: CreditGrant
+    amount: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class PeriodStatement:
+    """One statement per unit, that of the plan's currency first. `covered`: the period, and those of add-ons that it
+    lists. `runs`: true-ups are a projection, because the period has not ended."""
+
+    period: BillingPeriod
+    covered: Sequence[BillingPeriod]
+    runs: bool
+    units: Sequence[Statement[Source]]
+    applied: Sequence[Applied]
+
+    @property
+    def main(self) -> Statement[Source]:
+        """In the plan's currency: what is invoiced."""
+        return self.units[0]
+
+
+def explanation(row: Row[Source]) -> str:
+    """The arithmetic of a row's amount."""
+    match row.source:
+        case Line() as line:
+            return line.rated.explanation
+        case Overage(credits=credits, rate=rate):
+            return f"{figure(credits)} beyond the grants x {figure(rate)}"
+        case Fee(version=version):
+            return f"{figure(version.base_fee)} for the billing period"
+        case RowMinimum(line=line, minimum=minimum, rate=rate):
+            lack = f"{figure(minimum)} minimum - {figure(line.amount)}"
+            return lack if line.unit == line.period.version.plan.currency else f"({lack}) x {figure(rate)}"
+        case SpendMinimum(minimum=minimum):
+            return f"{figure(minimum)} minimum - {figure(CONTEXT.subtract(minimum, row.amount))} charged"
+
+
+def period_statement(period: BillingPeriod, *, at: datetime) -> PeriodStatement:
+    """The statement of the period as it is counted and settled. A fixed number of queries for each subscription."""
+    covered = _covered(period)
+    paid = _Paid(covered)
+    rated = [line for each in covered for line in lines(each)]
+    currency = period.version.plan.currency
+    units = [currency, *sorted({line.unit for line in rated} - {currency})]
+    return PeriodStatement(
+        period=period,
+        covered=covered,
+        runs=at < period.ends_at,
+        units=[_statement(unit, currency, covered, rated, paid) for unit in units],
+        applied=paid.applied(),
+    )
+
+
+def _covered(period: BillingPeriod) -> list[BillingPeriod]:
+    """The period, and those of add-ons that begin in it."""
+    found = periods(period.customer, starts_at=period.starts_at, ends_at=period.ends_at)
+    beside = found.filter(subscription__beside=period.subscription_id, starts_at__gte=period.starts_at)
+    return [period, *beside.order_by("subscription_id", "starts_at")]
+
+
+def _statement(
+    unit: str, currency: str, covered: Sequence[BillingPeriod], rated: Sequence[Line], paid: "_Paid"
+) -> Statement[Source]:
+    usage: list[Charge[Source]] = [
+        Charge(line, line.amount, paid.of(line), line.period.pk) for line in rated if line.unit == unit
+    ]
+    if unit != currency:
+        return statement(unit, usage=usage)
+    rates = {each.pk: overage_rates(each.version) for each in covered}
+    usage += _overage(rated, rates, paid)
+    return statement(
+        unit,
+        usage=usage,
+        fees=_fees(covered),
+        minimums=[*_row_minimums(rated, rates, unit), *_spend_minimums(covered)],
+        offers=offers(covered[0]),
+    )
+
+
+type Rates = Mapping[int, Mapping[str, Decimal]]  # by period and unit: what one of it costs beyond the grants
+
+
+def _overage(rated: Sequence[Line], rates: Rates, paid: "_Paid") -> Iterator[Charge[Source]]:
+    for line in rated:
+        rate, credits = rates[line.period.pk].get(line.unit, ZERO), paid.beyond(line)
+        if rate and credits:
+            yield Charge(Overage(line, credits, rate), quantise(CONTEXT.multiply(credits, rate)), part=line.period.pk)
+
+
+def _fees(covered: Sequence[BillingPeriod]) -> Iterator[Charge[Source]]:
+    for each in covered:
+        if each.version.base_fee:
+            yield Charge(Fee(each.version, each.starts_at, each.ends_at), each.version.base_fee, part=each.pk)
+
+
+def _row_minimums(rated: Sequence[Line], rates: Rates, currency: str) -> Iterator[Minimum[Source]]:
+    for line in rated:
+        rate = Decimal(1) if line.unit == currency else rates[line.period.pk].get(line.unit, ZERO)
+        if line.terms.minimum_amount is not None and rate:
+            minimum, reached = (CONTEXT.multiply(amount, rate) for amount in (line.terms.minimum_amount, line.amount))
+            yield Minimum(RowMinimum(line, line.terms.minimum_amount, rate), minimum, line.period.pk, reached)
+
+
+def _spend_minimums(covered: Sequence[BillingPeriod]) -> Iterator[Minimum[Source]]:
+    for each in covered:
+        if each.version.minimum_spend is not None:
+            source = SpendMinimum(each.version, each.version.minimum_spend, each.starts_at, each.ends_at)
+            yield Minimum(source, source.minimum, each.pk)
+
+
+class _Paid:
+    """What grants paid of each line and what is beyond them, by the cells."""
+
+    @exact()
+    def __init__(self, covered: Sequence[BillingPeriod]) -> None:
+        self._of: dict[LineId, Decimal] = defaultdict(Decimal)
+        self._beyond: dict[LineId, Decimal] = defaultdict(Decimal)
+        self._by_grant: dict[int, Decimal] = defaultdict(Decimal)
+        cells = AllocationCell.objects.filter(period__in=covered).values_list("period", "price", "row", "grant")
+        for period, price, row, grant, amount in cells.annotate(Sum("posted")).order_by("grant"):
+            if grant is None:
+                self._beyond[period, price, row] += amount
+            else:
+                self._of[period, price, row] += amount
+                self._by_grant[grant] += amount
+
+    def of(self, line: Line) -> Decimal:
+        return self._of.get(_id(line), ZERO)
+
+    def beyond(self, line: Line) -> Decimal:
+        return self._beyond.get(_id(line), ZERO)
+
+    def applied(self) -> list[Applied]:
+        grants = CreditGrant.objects.in_bulk(self._by_grant.keys())
+        return [Applied(grants[pk], amount) for pk, amount in self._by_grant.items() if amount]
+
+
+def _id(line: Line) -> LineId:
+    return line.period.pk, line.price.pk, line.row
