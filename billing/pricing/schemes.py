@@ -137,6 +137,8 @@ def matches(where: Where, dimensions: Dimensions) -> bool:
 def select_row(terms: Terms, dimensions: Dimensions) -> int:
     """The index in `terms.rows` that prices these dimensions: the match row with most keys, else 0."""
     rows = terms.rows
+    if len(rows) == 1:
+        return 0
     fitting = [index for index, row in enumerate(rows) if matches(row.where, dimensions)]
     return max(fitting, key=lambda index: (len(rows[index].where), -index))
 

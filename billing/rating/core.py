@@ -116,7 +116,7 @@ class Tally[G: Hashable]:
         # The default row is always there, because its first tier is entered from zero.
         self.rows: dict[int, RowTally[G]] = {0: RowTally()}
         self._group_of = group_of
-        self._places: dict[frozenset[tuple[str, str]], tuple[int, G]] = {}
+        self._places: dict[tuple[tuple[str, str], ...], tuple[int, G]] = {}
         self._shares: dict[int, dict[G, Decimal]] = {}
 
     def add(self, counted: Iterable[Counted], newcomers: Newcomers[G] | None = None) -> dict[tuple[int, G], Decimal]:
@@ -126,12 +126,13 @@ class Tally[G: Hashable]:
         self._stretch += 1
         before: dict[tuple[int, G], Decimal] = {}
         for item in counted:
-            index, group = self.place(item.dimensions)
-            row = self.rows.setdefault(index, RowTally())
+            place = index, group = self.place(item.dimensions)
+            row = self.rows.get(index) or self.rows.setdefault(index, RowTally())
             row.events += item.events
             row.measure.add(item.quantity, item.rank)
-            measure = row.groups.setdefault(group, Measure())
-            before.setdefault((index, group), measure.quantity)
+            measure = row.groups.get(group) or row.groups.setdefault(group, Measure())
+            if place not in before:
+                before[place] = measure.quantity
             measure.add(item.quantity, item.rank)
         if newcomers is not None:
             for index, members in newcomers.rows.items():
@@ -182,7 +183,7 @@ class Tally[G: Hashable]:
 
     def place(self, dimensions: Mapping[str, str]) -> tuple[int, G]:
         """The row and the group of these values, found once per set of values."""
-        key = frozenset(dimensions.items())
+        key = tuple(dimensions.items())
         place = self._places.get(key)
         if place is None:
             place = self._places[key] = select_row(self.terms, dimensions), self._group_of(dimensions)
