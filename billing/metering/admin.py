@@ -48,7 +48,9 @@ class MeterAdmin(ModelAdmin):
         meter = Meter.objects.filter(pk=object_id).first() if request.method == "GET" else None
         if meter is not None and queries.is_counted(meter):
             messages.info(
-                request, "Events were counted with this meter, so what it counts is frozen; dimensions may be added."
+                request,
+                "Events were counted with this meter, so what it counts is frozen. Dimensions may be added, and removed"
+                " while no price or budget names them; the stored events are then counted again.",
             )
         return super().change_view(request, object_id, *args, **kwargs)
 
@@ -59,7 +61,7 @@ class MeterAdmin(ModelAdmin):
             return
         try:
             services.update_meter(meter=obj, at=now(), **fields)
-        except (services.MeterIsCounted, Conflict) as error:  # a dimension less, or since the page was opened
+        except (services.MeterIsCounted, Conflict) as error:  # a dimension that is named, or since the page was opened
             messages.error(request, error.detail if isinstance(error, Conflict) else str(error))
 
 

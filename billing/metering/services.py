@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.db.models import F, Max
+from django.db.models import F, Max, QuerySet
 
 from accounts.models import ApiKey
 from billing.errors import Conflict
@@ -36,6 +36,7 @@ from billing.metering.models import (
     Backfill,
     ImportRun,
     Meter,
+    NamedValue,
     RefusedItems,
     UnmatchedReason,
     UsageEvent,
@@ -389,8 +390,22 @@ def track(*, customer_id: int, starts_at: datetime, ends_at: datetime) -> None:
 def name_values(*, named_by: str, namings: Iterable[capping.Naming]) -> None:
     """Later rooms say here what a price or budget names: (meter, dimension, value), value None for events without the
     dimension. It replaces what `named_by` said before; nothing releases it. Such a value counts by itself however
-    many others its customer uses, from the first quarter hour on in which none was counted under `(other)`."""
+    many others its customer uses, from the first quarter hour on in which none was counted under `(other)`.
+
+    Raises Conflict `no_such_dimension` for one that its meter has lost meanwhile.
+    """
+    namings = list(namings)
+    meters = {one.pk: one for one in _locked_meters({meter_id for meter_id, *_ in namings})}
+    for meter_id, dimension, _ in namings:
+        if dimension not in meters[meter_id].dimensions:
+            detail = f'The meter {meters[meter_id].key} has no dimension "{dimension}" any more.'
+            raise Conflict(detail, code="no_such_dimension")
     capping.name(named_by, namings)
+
+
+def _locked_meters(ids: Collection[int]) -> QuerySet[Meter]:
+    """They keep their dimensions until the transaction ends."""
+    return Meter.objects.filter(pk__in=ids).order_by("pk").select_for_update(no_key=True)
 
 
 # --- meters -------------------------------------------------------------------------------------------------------
@@ -404,7 +419,17 @@ class MeterIsCounted(Exception):  # noqa: N818 -- a state of the meter
         self.field = field_name
 
 
-FROZEN_ONCE_COUNTED: Final = ("event_type", "aggregation", "value", "dimensions", "filters")  # dimensions may be added
+FROZEN_ONCE_COUNTED: Final = (
+    "event_type",
+    "aggregation",
+    "value",
+    "dimensions",
+    "filters",
+)  # dimensions may come and go
+# What answers about usage and spend take as parameters of their own.
+RESERVED_DIMENSIONS: Final = frozenset(
+    {"price", "meter", "unit", "from", "to", "granularity", "group_by", "subscription", "cursor", "limit"}
+)
 
 
 @transaction.atomic
@@ -450,14 +475,16 @@ def update_meter(*, meter: Meter, at: datetime, **changes: Any) -> Meter:
     """Change a meter's fields, all but its key. Raises MeterIsCounted for a field that gave counted events their
     meaning, ValidationError by field.
 
-    Dimensions may be added at any time: the stored events are counted again by and by. Raises Conflict
-    `backfill_running` for a change of what is counted while an earlier one is still being worked through.
+    Dimensions may be added at any time, and removed while nothing names them: the stored events are counted again by
+    and by. Raises Conflict `dimension_named`; `backfill_running` for a change of what is counted while an earlier one
+    is still being worked through.
     """
     store.change_catalogue()
     meter = Meter.objects.select_for_update().get(pk=meter.pk)
     if "filters" in changes:
         changes["filters"] = _storable(changes["filters"])
     changed = [name for name, value in changes.items() if getattr(meter, name) != value]
+    _refuse_to_lose_named(meter, set(meter.dimensions).difference(changes.get("dimensions", meter.dimensions)))
     counting_differs = [name for name in FROZEN_ONCE_COUNTED if name in changed]
     before = _dimensions_before(meter, counting_differs, changes) if counting_differs else None
     for name in changed:
@@ -479,10 +506,16 @@ def _dimensions_before(meter: Meter, counting_differs: Sequence[str], changes: M
         raise Conflict(detail, code="backfill_running", field=counting_differs[0])
     if not queries.is_counted(meter):
         return None
-    frozen = [name for name in counting_differs if name != "dimensions"]
-    if frozen or set(meter.dimensions) - set(changes["dimensions"]):
-        raise MeterIsCounted([*frozen, "dimensions"][0])
+    if frozen := [name for name in counting_differs if name != "dimensions"]:
+        raise MeterIsCounted(frozen[0])
     return meter.dimensions
+
+
+def _refuse_to_lose_named(meter: Meter, dimensions: Collection[str]) -> None:
+    named = NamedValue.objects.filter(meter=meter, dimension__in=dimensions).order_by("pk").first()
+    if named is not None:
+        detail = f'"{named.dimension}" stays, because {named.named_by} names it.'
+        raise Conflict(detail, code="dimension_named", field="dimensions")
 
 
 def _next_revision() -> int:
@@ -540,6 +573,9 @@ def check(meter: Meter) -> None:
         errors["value"] = ValidationError("A count takes no value.", "invalid_field")
     if problem := counting.filters_problem(meter.filters):
         errors["filters"] = ValidationError(problem, "invalid_field")
+    if reserved := RESERVED_DIMENSIONS.intersection(meter.dimensions):
+        detail = f'"{min(reserved)}" cannot be a dimension: questions about usage have a parameter of that name.'
+        errors["dimensions"] = ValidationError(detail, "reserved_name")
     if len(set(meter.dimensions)) < len(meter.dimensions):
         errors["dimensions"] = ValidationError("A dimension is named twice.", "invalid_field")
     if errors:

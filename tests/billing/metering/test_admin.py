@@ -41,6 +41,7 @@ def test_a_meter_made_in_the_admin_counts_what_waited(operator, acme):
         ({"filters": '[{"property": "a", "op": "like"}]'}, "Filter 1: op is one of"),
         ({"filters": "{}"}, "Filters are a list."),
         ({"dimensions": "a,a"}, "A dimension is named twice."),
+        ({"dimensions": "model,limit"}, "&quot;limit&quot; cannot be a dimension"),
         ({"aggregation": "sum"}, "Name the property that is measured"),
     ],
 )

@@ -89,11 +89,41 @@ class TestBackfill:
             services.update_meter(meter=self.meter, dimensions=["model", "key"], at=AT)
         work_through()
         with pytest.raises(MeterIsCounted):
-            services.update_meter(meter=self.meter, dimensions=["key"], at=AT)
-        with pytest.raises(MeterIsCounted):
             services.update_meter(meter=self.meter, value="other", at=AT)
 
         assert running.value.code == "backfill_running"
+
+    def test_a_removed_dimension_merges_what_was_stored(self):
+        services.update_meter(meter=self.meter, dimensions=["model", "key"], at=AT)
+        most = make_meter("most", aggregation="max", value="tokens", dimensions=["model", "key"])
+        people = make_meter("people", aggregation="unique", value="tokens", dimensions=["model", "key"])
+        ingest(*(event(f"e{n}", tokens=n, model="m", key=f"k{n % 3}") for n in range(6)), at=AT)
+        fold(self.acme, at=AT)
+
+        for meter in (self.meter, most, people):
+            services.update_meter(meter=meter, dimensions=["model"], at=AT)
+        ingest(event("after", tokens=10, model="m", key="k1"), at=AT)
+        work_through()
+        void("e5")
+
+        assert counted(self.acme, self.meter) == {(("model", "m"),): (20, 6)}
+        assert counted(self.acme, most) == {(("model", "m"),): (10, 6)}
+        assert counted(self.acme, people) == {(("model", "m"),): (0, 6)}
+        assert list(differences()) == []
+
+    def test_a_dimension_stays_while_something_names_it(self):
+        services.update_meter(meter=self.meter, dimensions=["model", "key"], at=AT)
+        services.name_values(named_by="plan pro version 3", namings=[(self.meter.pk, "key", None)])
+
+        with pytest.raises(Conflict, match="because plan pro version 3 names it") as refused:
+            services.update_meter(meter=self.meter, dimensions=["model"], at=AT)
+        assert (refused.value.code, refused.value.field) == ("dimension_named", "dimensions")
+        services.update_meter(meter=self.meter, dimensions=["key"], at=AT)
+        with pytest.raises(Conflict) as gone:
+            services.name_values(named_by="budget", namings=[(self.meter.pk, "model", "m")])
+        assert gone.value.code == "no_such_dimension"
+        services.name_values(named_by="plan pro version 3", namings=[])
+        assert services.update_meter(meter=self.meter, dimensions=[], at=AT).dimensions == []
 
     def test_corrections_on_both_sides_of_the_cursor_count_once(self):
         ingest(*(event(f"e{n}", tokens=n, timestamp=AT - timedelta(minutes=60 - n)) for n in range(6)), at=AT)
@@ -177,7 +207,7 @@ acts = st.lists(
     | st.tuples(st.just("void"), st.integers(0, 15))
     | st.tuples(st.just("amend"), st.integers(0, 15), properties)
     | st.tuples(st.just("create"), st.sampled_from(["sum", "count", "max", "latest"]))
-    | st.tuples(st.just("extend"), st.sampled_from(["model", "key"]))
+    | st.tuples(st.just("toggle"), st.sampled_from(["model", "key"]))
     | st.sampled_from([("page",), ("page",), ("fold",)]),
     max_size=60,
 )
@@ -214,8 +244,8 @@ class EveryMeterCountsWhatHolds(TestCase):
                     amend(f"e{said[0]}", **said[1])
                 case "create":
                     meters.append(create(f"m{len(meters)}", said[0]))
-                case "extend":
-                    self.extend(meters, said[0])
+                case "toggle":
+                    self.toggle(meters, said[0])
                 case "page":
                     services.backfill(at=AT)
                 case "fold":
@@ -231,9 +261,11 @@ class EveryMeterCountsWhatHolds(TestCase):
             assert counted(acme, meter) == counted(acme, twin)
         assert list(differences()) == []
 
-    def extend(self, meters, name):
+    def toggle(self, meters, name):
+        """The first meter that may change gets the dimension, or loses it."""
         for number, meter in enumerate(meters):
             meter.refresh_from_db()
-            if name not in meter.dimensions and not backfilling.unfinished([meter.pk]):
-                meters[number] = services.update_meter(meter=meter, dimensions=[*meter.dimensions, name], at=AT)
+            if not backfilling.unfinished([meter.pk]):
+                dimensions = sorted({*meter.dimensions} ^ {name})
+                meters[number] = services.update_meter(meter=meter, dimensions=dimensions, at=AT)
                 return
