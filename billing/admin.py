@@ -1,8 +1,8 @@
 """Django finds the rooms' admin pages here."""
 
 from billing.budgets.admin import AlertAdmin, BudgetAdmin
-from billing.credits.admin import CreditGrantAdmin, LedgerTransactionAdmin, SettlementAdmin
-from billing.cycle.admin import SubscriptionAdmin
+from billing.credits.admin import CreditGrantAdmin, LedgerSealAdmin, LedgerTransactionAdmin, SettlementAdmin
+from billing.cycle.admin import BooksCheckAdmin, SubscriptionAdmin
 from billing.cycle.plans_admin import PlanVersionAdmin
 from billing.metering.admin import (
     DimensionUseAdmin,
@@ -16,10 +16,12 @@ from billing.pricing.admin import PlanAdmin
 
 __all__ = [
     "AlertAdmin",
+    "BooksCheckAdmin",
     "BudgetAdmin",
     "CreditGrantAdmin",
     "DimensionUseAdmin",
     "ImportRunAdmin",
+    "LedgerSealAdmin",
     "LedgerTransactionAdmin",
     "MeterAdmin",
     "OutboxMessageAdmin",

@@ -6,9 +6,11 @@ from billing.credits.models import (
     CreditGrant,
     LedgerAccount,
     LedgerEntry,
+    LedgerSeal,
     LedgerTransaction,
     Settlement,
 )
+from billing.cycle.models import BooksCheck
 from billing.metering.models import (
     ArchivedMonth,
     DimensionSet,
@@ -48,6 +50,7 @@ __all__ = [
     "AllocationCell",
     "ArchivedMonth",
     "BillingPeriod",
+    "BooksCheck",
     "Budget",
     "Coupon",
     "CouponRedemption",
@@ -60,6 +63,7 @@ __all__ = [
     "ImportRun",
     "LedgerAccount",
     "LedgerEntry",
+    "LedgerSeal",
     "LedgerTransaction",
     "MatchRow",
     "Meter",

@@ -1,7 +1,17 @@
 """Celery finds the rooms' tasks here."""
 
-from billing.cycle.tasks import tick
+from billing.credits.tasks import seal
+from billing.cycle.tasks import check_books, retry_parked, tick
 from billing.metering.tasks import make_partitions, purge_identities, replay_unmatched
 from billing.notifications.tasks import deliver
 
-__all__ = ["deliver", "make_partitions", "purge_identities", "replay_unmatched", "tick"]
+__all__ = [
+    "check_books",
+    "deliver",
+    "make_partitions",
+    "purge_identities",
+    "replay_unmatched",
+    "retry_parked",
+    "seal",
+    "tick",
+]

@@ -38,6 +38,13 @@ app.conf.update(
             "schedule": 1.0,
             "options": {"expires": 2},
         },
+        "seal": {"task": "billing.credits.tasks.seal", "schedule": 60.0, "options": {"expires": 120}},
+        "check-books": hourly("billing.cycle.tasks.check_books"),  # it looks whether this night's is done
+        "retry-parked": {
+            "task": "billing.cycle.tasks.retry_parked",
+            "schedule": 300.0,
+            "options": {"expires": 600},
+        },
         "forget-old-answers": hourly("accounts.tasks.forget_old_answers"),
         "make-partitions": hourly("billing.metering.tasks.make_partitions"),
         "archive-events": hourly("billing.metering.tasks.archive_events"),

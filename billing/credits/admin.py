@@ -15,7 +15,7 @@ from accounts.models import User
 from billing.admin_pages import ReadOnlyAdmin, ReadOnlyInline, add_refusal, sentences
 from billing.clock import now
 from billing.credits import queries, services
-from billing.credits.models import CreditGrant, GrantKind, LedgerEntry, LedgerTransaction, Settlement
+from billing.credits.models import CreditGrant, GrantKind, LedgerEntry, LedgerSeal, LedgerTransaction, Settlement
 from billing.metering.models import Meter
 from billing.money import display as shown
 
@@ -150,9 +150,20 @@ class LedgerTransactionAdmin(ReadOnlyAdmin):
     show_full_result_count = False
 
 
+@admin.register(LedgerSeal)
+class LedgerSealAdmin(ReadOnlyAdmin):
+    """Whose digest is noted elsewhere proves the whole ledger before it."""
+
+    list_display = ["customer", "number", "transactions", "digest", "sealed_at"]
+    list_select_related = ["customer"]
+    search_fields = ["customer__key", "digest"]
+    ordering = ["-id"]
+    show_full_result_count = False
+
+
 @admin.register(Settlement)
 class SettlementAdmin(ReadOnlyAdmin):
-    """Whose books are parked, and why."""
+    """Whose books are parked, and why. It is tried again by itself, and free when the checks pass."""
 
     list_display = ["customer", "settled_through", "parked_reason", "resettle_from"]
     list_filter = [("parked_reason", admin.EmptyFieldListFilter)]

@@ -128,6 +128,8 @@ class TransactionCode(models.TextChoices):
     USAGE = "usage", "Usage"
     EXPIRY = "expiry", "Expiry"
     VOID = "void", "Void"
+    ROLLOVER = "rollover", "Rollover"
+    ADJUSTMENT = "adjustment", "Adjustment"
 
 
 class LedgerTransaction(models.Model):
@@ -139,6 +141,7 @@ class LedgerTransaction(models.Model):
     idempotency_key = models.CharField(max_length=255, unique=True)
     effective_at = models.DateTimeField()
     recorded_at = models.DateTimeField(db_default=Now(), editable=False)
+    reason = models.CharField(max_length=500, blank=True, db_default="", help_text="What an operator gave.")
 
     class Meta:
         constraints = [
@@ -223,8 +226,34 @@ class Settlement(models.Model):
     customer = models.OneToOneField(Customer, on_delete=models.CASCADE, primary_key=True, related_name="+")
     settled_through = models.DateTimeField(null=True)
     parked_reason = models.TextField(blank=True)
+    failed_check = models.TextField(
+        blank=True, db_default="", help_text="What a check of the books found: nothing is settled until it passes."
+    )
     resettle_from = models.DateTimeField(null=True, help_text="Usage from here on was counted but is not settled.")
     postings = models.BigIntegerField(default=0, help_text="Numbers the postings, so that none is made twice.")
 
     def __str__(self) -> str:
         return f"{self.customer_id}: {self.settled_through}"
+
+
+class LedgerSeal(models.Model):
+    """A digest of a customer's transactions up to `through`, chained to the seal before. Append-only."""
+
+    customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="+", db_index=False)
+    number = models.BigIntegerField(help_text="1, 2, 3 ... for each customer.")
+    through = models.ForeignKey(
+        LedgerTransaction, on_delete=models.PROTECT, related_name="+", db_index=False, help_text="The last one covered."
+    )
+    transactions = models.PositiveIntegerField(help_text="How many it covers.")
+    digest = models.CharField(max_length=64, help_text="SHA-256 of the seal before and of what it covers.")
+    sealed_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["customer", "number"], name="one_seal_per_number"),
+            models.CheckConstraint(condition=Q(digest__regex="^[0-9a-f]{64}$"), name="seal_digest_is_one"),
+            models.CheckConstraint(condition=Q(number__gt=0, transactions__gt=0), name="seal_covers_something"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.customer_id}/{self.number}: {self.digest[:12]}"

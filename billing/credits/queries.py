@@ -261,9 +261,14 @@ def ledger(
     return found.prefetch_related("entries__account__grant", "entries__cell__price", "entries__cell__period")
 
 
+def parked() -> QuerySet[Settlement]:
+    """Customers that are not settled, with the reason."""
+    return Settlement.objects.exclude(parked_reason="").select_related("customer").order_by("customer")
+
+
 def parked_customers() -> int:
     """How many customers are not settled, because their books fail a check."""
-    return Settlement.objects.exclude(parked_reason="").count()
+    return parked().count()
 
 
 def due_customers(at: datetime, among: Collection[int] | None = None) -> list[int]:

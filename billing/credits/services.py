@@ -14,7 +14,7 @@ from django.db import OperationalError, connection, transaction
 from django.db.models import Exists, OuterRef
 
 from accounts.models import Customer, User
-from billing.credits import settlement
+from billing.credits import sealing, settlement
 from billing.credits.ledger import Move, Posting, account, post
 from billing.credits.models import AccountKind, CreditGrant, GrantKind, Settlement, TransactionCode
 from billing.errors import Conflict
@@ -178,6 +178,9 @@ def settle_all(*, customer_ids: Collection[int], at: datetime, since: Mapping[in
     it passes.
     """
     states = _states(customer_ids, since)
+    held = [state for state in states if state.failed_check]
+    Settlement.objects.bulk_update(held, ["resettle_from"])
+    states = [state for state in states if not state.failed_check]
     parked = [state for state in states if state.parked_reason]
     moved = _settle([state for state in states if not state.parked_reason], at)
     return moved.union(*(_settle([state], at) for state in parked))
@@ -242,6 +245,43 @@ def _park(state: Settlement, error: Exception) -> set[int]:
     state.parked_reason = reason
     state.save(update_fields=["resettle_from", "parked_reason"])
     return set() if was_parked else {state.pk}
+
+
+@transaction.atomic
+def hold(*, customer_id: int, reason: str) -> bool:
+    """Park the customer because a check of its books failed: nothing is settled until `release`. Whether that is
+    news."""
+    metering.claim(customer_id=customer_id)
+    state, _ = Settlement.objects.get_or_create(customer_id=customer_id)
+    if state.failed_check == reason:
+        return False
+    logger.error("Customer %s is parked: %s", customer_id, reason)
+    state.failed_check = state.parked_reason = reason
+    state.save(update_fields=["failed_check", "parked_reason"])
+    metering.publish(customer_id=customer_id)
+    return True
+
+
+@transaction.atomic
+def release(*, customer_id: int, at: datetime) -> bool:
+    """The checks pass again: settle what waited, unless settlement itself fails. Whether the customer is free now."""
+    metering.claim(customer_id=customer_id)
+    Settlement.objects.filter(customer=customer_id).update(failed_check="")
+    settle(customer_id=customer_id, at=at)
+    metering.publish(customer_id=customer_id)
+    return not Settlement.objects.filter(customer=customer_id).exclude(parked_reason="").exists()
+
+
+def seal_all() -> int:
+    """Seal what was posted since the last seals, each customer in a transaction of its own; how many transactions."""
+    sealed = 0
+    for customer_id in sealing.unsealed():
+        number = sealing.AT_ONCE
+        while number == sealing.AT_ONCE:
+            with transaction.atomic():
+                number = sealing.seal(customer_id)
+            sealed += number
+    return sealed
 
 
 def _check_balance_now() -> None:

@@ -6,11 +6,13 @@ from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
+from django.utils.html import format_html_join
 from unfold.admin import ModelAdmin
 
-from billing.admin_pages import ReadOnlyInline, add_refusal
+from billing.admin_pages import ReadOnlyAdmin, ReadOnlyInline, add_refusal
 from billing.clock import now
 from billing.cycle import services
+from billing.cycle.models import BooksCheck
 from billing.pricing.models import PlanVersion, VersionStatus
 from billing.subscriptions.models import BillingPeriod, Subscription
 
@@ -64,3 +66,16 @@ class SubscriptionAdmin(ModelAdmin):
     def save_model(self, request: HttpRequest, obj: Subscription, form: Any, change: bool) -> None:
         """The form has started it."""
         messages.info(request, "The billing period is open, and usage since it began is priced.")
+
+
+@admin.register(BooksCheck)
+class BooksCheckAdmin(ReadOnlyAdmin):
+    """What the nightly checks found; whose books fail is parked."""
+
+    list_display = ["started_at", "ended_at", "customers", "differences", "parked"]
+    fields = ["started_at", "ended_at", "customers", "parked", "differences", "sentences"]
+    readonly_fields = ["sentences"]
+
+    @admin.display(description="Found")
+    def sentences(self, check: BooksCheck) -> str:
+        return format_html_join("", "<p>{}</p>", ((sentence,) for sentence in check.found)) or "Everything agrees."

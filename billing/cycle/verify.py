@@ -1,64 +1,74 @@
 """Do the books agree with themselves? Each check answers the differences it finds, in words; it changes nothing.
 
-They run at any time: `manage.py verify`, and after each step of the tests.
+They run at any time: each night, with `manage.py verify_ledger`, and after each step of the tests.
 """
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final
 
-from django.db import connection
+from django.db import connection, transaction
 
 from accounts.models import Customer
 from billing.credits.booking import book, key_of
 from billing.credits.models import AllocationCell, Settlement
+from billing.credits.sealing import broken
 from billing.metering import queries as metering
+from billing.metering import recount
 from billing.metering.folding import MERGED
 from billing.money import ZERO, plain
 from billing.subscriptions.models import PeriodStatus
 from billing.subscriptions.queries import periods
 
+_BEGINNING: Final = datetime(2000, 1, 1, tzinfo=UTC)
+
 # Each finds rows that ought not to exist: (what, stored, summed).
 _DIFFERENCES: Final = {
     "a day is not the sum of its buckets": f"""
         SELECT concat_ws('/', customer_id, meter_id, dimension_set_id, day), d.quantity, b.quantity
-        FROM (SELECT customer_id, meter_id, dimension_set_id, day, quantity, events FROM billing_usageday) d
+        FROM (SELECT customer_id, meter_id, dimension_set_id, day, quantity, events FROM billing_usageday
+              WHERE OWN()) d
         FULL JOIN (
             SELECT customer_id, meter_id, dimension_set_id, (starts_at AT TIME ZONE 'UTC')::date AS day,
                    {MERGED} AS quantity, sum(events) AS events
-            FROM billing_usagebucket GROUP BY 1, 2, 3, 4
+            FROM billing_usagebucket WHERE OWN() GROUP BY 1, 2, 3, 4
         ) b USING (customer_id, meter_id, dimension_set_id, day)
         WHERE (d.quantity, d.events) IS DISTINCT FROM (b.quantity, b.events)""",  # noqa: S608 -- the parts are ours
     "a period total is not the sum of its buckets": f"""
         SELECT concat_ws('/', period_id, meter_id, dimension_set_id), t.quantity, b.quantity
-        FROM (SELECT period_id, meter_id, dimension_set_id, quantity, events FROM billing_periodtotal) t
+        FROM (SELECT period_id, meter_id, dimension_set_id, quantity, events
+              FROM billing_periodtotal JOIN billing_trackedperiod p ON p.id = period_id WHERE OWN(p)) t
         FULL JOIN (
             SELECT p.id AS period_id, u.meter_id, u.dimension_set_id,
                    {MERGED} AS quantity, sum(u.events) AS events
             FROM billing_trackedperiod p
             JOIN billing_usagebucket u ON u.customer_id = p.customer_id
                 AND u.starts_at >= p.starts_at AND u.starts_at < p.ends_at
-            GROUP BY 1, 2, 3
+            WHERE OWN(p) GROUP BY 1, 2, 3
         ) b USING (period_id, meter_id, dimension_set_id)
         WHERE (t.quantity, t.events) IS DISTINCT FROM (b.quantity, b.events)""",  # noqa: S608 -- the parts are ours
     "a day has other members than its buckets": """
         SELECT concat_ws('/', customer_id, meter_id, dimension_set_id, day, member), d.events::numeric, b.events
-        FROM (SELECT customer_id, meter_id, dimension_set_id, day, member, events FROM billing_daymember) d
+        FROM (SELECT customer_id, meter_id, dimension_set_id, day, member, events FROM billing_daymember
+              WHERE OWN()) d
         FULL JOIN (
             SELECT customer_id, meter_id, dimension_set_id, (starts_at AT TIME ZONE 'UTC')::date AS day, member,
                    sum(events) AS events
-            FROM billing_bucketmember GROUP BY 1, 2, 3, 4, 5
+            FROM billing_bucketmember WHERE OWN() GROUP BY 1, 2, 3, 4, 5
         ) b USING (customer_id, meter_id, dimension_set_id, day, member)
         WHERE d.events IS DISTINCT FROM b.events""",
     "a period has other members than its buckets": """
         SELECT concat_ws('/', period_id, meter_id, dimension_set_id, member), t.events::numeric, b.events
-        FROM (SELECT period_id, meter_id, dimension_set_id, member, events FROM billing_periodmember) t
+        FROM (SELECT period_id, meter_id, dimension_set_id, member, events
+              FROM billing_periodmember JOIN billing_trackedperiod p ON p.id = period_id WHERE OWN(p)) t
         FULL JOIN (
             SELECT p.id AS period_id, u.meter_id, u.dimension_set_id, u.member, sum(u.events) AS events
             FROM billing_trackedperiod p
             JOIN billing_bucketmember u ON u.customer_id = p.customer_id
                 AND u.starts_at >= p.starts_at AND u.starts_at < p.ends_at
-            GROUP BY 1, 2, 3, 4
+            WHERE OWN(p) GROUP BY 1, 2, 3, 4
         ) b USING (period_id, meter_id, dimension_set_id, member)
         WHERE t.events IS DISTINCT FROM b.events""",
     "a ledger transaction does not balance": """
@@ -67,6 +77,7 @@ _DIFFERENCES: Final = {
         FROM billing_ledgerentry e
         JOIN billing_ledgertransaction t ON t.id = e.transaction_id
         JOIN billing_ledgeraccount a ON a.id = e.account_id
+        WHERE OWN(t)
         GROUP BY t.public_id, a.unit
         HAVING sum(CASE e.direction WHEN 'debit' THEN e.amount ELSE -e.amount END) <> 0""",
     "an account's sums are not those of its entries": """
@@ -77,18 +88,20 @@ _DIFFERENCES: Final = {
                    coalesce(sum(amount) FILTER (WHERE direction = 'debit'), 0) AS debits,
                    coalesce(sum(amount) FILTER (WHERE direction = 'credit'), 0) AS credits,
                    sum(CASE direction WHEN 'credit' THEN amount ELSE -amount END) AS balance
-            FROM billing_ledgerentry GROUP BY account_id
+            FROM billing_ledgerentry
+            WHERE account_id IN (SELECT id FROM billing_ledgeraccount WHERE OWN()) GROUP BY account_id
         ) e ON e.account_id = a.id
-        WHERE (a.debits, a.credits) IS DISTINCT FROM (coalesce(e.debits, 0), coalesce(e.credits, 0))""",
+        WHERE OWN(a) AND (a.debits, a.credits) IS DISTINCT FROM (coalesce(e.debits, 0), coalesce(e.credits, 0))""",
     "a cell is not the sum of its entries": """
         SELECT concat_ws('/', c.period_id, c.price_id, c.row, c.segment_starts_at, c.grant_id), c.posted, e.posted
         FROM billing_allocationcell c
+        JOIN billing_billingperiod p ON p.id = c.period_id
         LEFT JOIN (
             SELECT e.cell_id, sum(CASE e.direction WHEN 'debit' THEN e.amount ELSE -e.amount END) AS posted
             FROM billing_ledgerentry e JOIN billing_ledgeraccount a ON a.id = e.account_id
-            WHERE a.kind <> 'consumed' GROUP BY e.cell_id
+            WHERE a.kind <> 'consumed' AND OWN(a) GROUP BY e.cell_id
         ) e ON e.cell_id = c.id
-        WHERE c.posted IS DISTINCT FROM coalesce(e.posted, 0)""",
+        WHERE OWN(p) AND c.posted IS DISTINCT FROM coalesce(e.posted, 0)""",
     "a grant's account was not given the grant's amount": """
         SELECT g.public_id, g.amount, e.given
         FROM billing_creditgrant g
@@ -96,24 +109,43 @@ _DIFFERENCES: Final = {
         LEFT JOIN (
             SELECT e.account_id, sum(CASE e.direction WHEN 'credit' THEN e.amount ELSE -e.amount END) AS given
             FROM billing_ledgerentry e JOIN billing_ledgertransaction t ON t.id = e.transaction_id
-            WHERE t.code = 'grant' GROUP BY e.account_id
+            WHERE t.code = 'grant' AND OWN(t) GROUP BY e.account_id
         ) e ON e.account_id = a.id
-        WHERE g.amount IS DISTINCT FROM e.given""",
+        WHERE OWN(g) AND g.amount IS DISTINCT FROM e.given""",
 }
 
 
-def differences() -> Iterator[str]:
-    """Everything that does not agree, one sentence each."""
+def differences(customer: Customer | None = None, *, since: datetime = _BEGINNING) -> Iterator[str]:
+    """Everything that does not agree, of a customer or of all, one sentence each. Counters are compared with their
+    events from `since` on. For one state of the database: see `books`."""
+    customers = Customer.objects.order_by("pk") if customer is None else [customer]
     for what in _DIFFERENCES:
-        yield from _query(what)
-    for check in _CHECKS:
-        for customer in Customer.objects.order_by("pk"):
-            yield from check(customer)
+        yield from _query(what, customer)
+    yield from broken(None if customer is None else customer.pk)
+    for one in customers:
+        yield from _lines_are_settled(one)
+        yield from recount.differences(one.pk, since)
 
 
-def _query(what: str) -> Iterator[str]:
+def books(customer: Customer, *, since: datetime) -> list[str]:
+    """What does not agree in the books of a customer as they stand now, while others write."""
+    if connection.in_atomic_block:  # the caller has chosen
+        return list(differences(customer, since=since))
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        return list(differences(customer, since=since))
+
+
+_OWN: Final = re.compile(r"OWN\((\w*)\)")
+
+
+def _query(what: str, customer: Customer | None) -> Iterator[str]:
+    """OWN(t) stands for: the rows of t that are this customer's."""
+    own = "TRUE" if customer is None else r"\1.customer_id = %(customer)s"
+    sql = _OWN.sub(own, _DIFFERENCES[what]).replace(" .customer_id", " customer_id")
     with connection.cursor() as cursor:
-        cursor.execute(_DIFFERENCES[what])
+        cursor.execute(sql, {"customer": None if customer is None else customer.pk})
         for name, stored, summed in cursor.fetchall():
             yield f"{what}: {name} says {_number(stored)}, its parts say {_number(summed)}"
 
@@ -134,6 +166,3 @@ def _lines_are_settled(customer: Customer) -> Iterator[str]:
         target, stored = targets.get(key, ZERO), posted.get(key, ZERO)
         if target != stored:
             yield f"a cell of {customer.key} is not what its line says: {key} says {plain(stored)}, not {plain(target)}"
-
-
-_CHECKS: Final[tuple[Callable[[Customer], Iterator[str]], ...]] = (_lines_are_settled,)

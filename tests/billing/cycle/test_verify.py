@@ -5,15 +5,29 @@ from decimal import Decimal
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import IntegrityError, ProgrammingError, connection
 
 from accounts.models import Customer
+from billing.credits import sealing
+from billing.credits.models import LedgerSeal
+from billing.credits.services import seal_all
 from billing.cycle.services import advance
 from billing.cycle.verify import differences
+from billing.metering import correcting
 from billing.pricing.spec import CreditSpec, PriceSpec
 from tests.conftest import as_owner
 from tests.factories import event, ingest, make_meter, make_plan, make_subscription, make_version
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
+DAYS = 3000  # back to then, whenever this runs
+
+
+def _tampered(table, change, verb="UPDATE"):
+    """What the owner of the database can do when nobody looks."""
+    return (
+        f"ALTER TABLE billing_{table} DISABLE TRIGGER append_only; {verb} billing_{table} {change};"
+        f"ALTER TABLE billing_{table} ENABLE TRIGGER append_only"
+    )
 
 
 @pytest.fixture
@@ -28,12 +42,16 @@ def settled(committed):
     at = START + timedelta(days=1)
     ingest(*(event(f"s{n}", "globex", type="search", timestamp=at.isoformat(), user=n % 9) for n in range(130)), at=at)
     advance(customer_id=globex.pk, at=at)
+    seal_all()
+    ingest(event("late", "globex", type="search", timestamp=at.isoformat(), user=1), at=at)
+    advance(customer_id=globex.pk, at=at)
+    seal_all()
     return globex
 
 
 def test_books_that_agree_pass(settled, capsys):
     assert list(differences()) == []
-    call_command("verify")
+    call_command("verify_ledger", days=DAYS)
     assert "agree" in capsys.readouterr().out
 
 
@@ -43,17 +61,26 @@ def test_books_that_agree_pass(settled, capsys):
         ("UPDATE billing_usagebucket SET quantity = quantity + 1", "a day is not the sum"),
         ("UPDATE billing_usageday SET events = events + 1", "a day is not the sum"),
         ("DELETE FROM billing_periodtotal", "a period total is not the sum"),
+        ("UPDATE billing_usagebucket SET quantity = quantity + 1", "a counter is not the sum of its events"),
+        ("UPDATE billing_usagebucket SET events = events + 1", "a counter is not the sum of its events"),
+        (
+            _tampered("usageevent", "WHERE event_id = 's7'", verb="DELETE FROM"),
+            "a counter is not the sum of its events",
+        ),
+        (_tampered("ledgertransaction", "SET effective_at = effective_at - interval '1 day'"), "a seal is broken"),
+        (_tampered("ledgertransaction", "SET reason = 'forged' WHERE code = 'usage'"), "a seal is broken"),
+        (_tampered("ledgerseal", "SET digest = repeat('0', 64) WHERE number = 1"), "a seal is broken"),
+        (_tampered("ledgerseal", "WHERE number = 1", verb="DELETE FROM"), "a seal is broken"),
         ("UPDATE billing_daymember SET events = events + 1", "a day has other members"),
         ("DELETE FROM billing_periodmember", "a period has other members"),
         ("UPDATE billing_allocationcell SET posted = posted + 1 WHERE grant_id IS NULL", "a cell is not the sum"),
         ("UPDATE billing_ledgeraccount SET credits = credits + 1 WHERE kind = 'consumed'", "an account's sums"),
         ("UPDATE billing_creditgrant SET amount = amount + 1", "a grant's account was not given"),
         (
-            "ALTER TABLE billing_ledgerentry DISABLE TRIGGER append_only;"
-            "UPDATE billing_ledgerentry SET amount = amount + 1 WHERE direction = 'debit';"
-            "ALTER TABLE billing_ledgerentry ENABLE TRIGGER append_only",
+            _tampered("ledgerentry", "SET amount = amount + 1 WHERE direction = 'debit'"),
             "a ledger transaction does not balance",
         ),
+        (_tampered("ledgerentry", "SET amount = amount + 1"), "a seal is broken"),
     ],
 )
 def test_one_wrong_number_is_found(settled, damage, found, capsys):
@@ -61,4 +88,59 @@ def test_one_wrong_number_is_found(settled, damage, found, capsys):
 
     assert any(difference.startswith(found) for difference in differences())
     with pytest.raises(CommandError, match="difference"):
-        call_command("verify")
+        call_command("verify_ledger", days=DAYS)
+
+
+def test_what_waits_for_the_fold_is_no_difference(settled):
+    ingest(event("waiting", "globex", type="search", timestamp=(START + timedelta(days=1)).isoformat()), at=START)
+
+    assert list(differences()) == []
+
+
+def test_a_corrected_event_counts_as_it_holds(settled):
+    correcting.void_event(source="default", event_id="s3", at=START + timedelta(days=1))
+    advance(customer_id=settled.pk, at=START + timedelta(days=1))
+
+    assert list(differences()) == []
+
+
+def test_one_customer_is_checked_alone(settled):
+    other = Customer.objects.create(key="other", name="Other")
+    as_owner("UPDATE billing_usageday SET events = events + 1")
+
+    assert list(differences(other)) == []
+    assert len(list(differences(settled))) > 0
+    call_command("verify_ledger", customer="other", days=DAYS)
+    with pytest.raises(CommandError, match="no customer nobody"):
+        call_command("verify_ledger", customer="nobody")
+
+
+# --- seals ----------------------------------------------------------------------------------------------------------
+
+
+def test_each_seal_covers_what_was_posted_since_the_last(settled):
+    covered = list(LedgerSeal.objects.values_list("number", "transactions"))
+    assert covered == [(1, 2), (2, 1)]
+    assert seal_all() == 0
+
+
+def test_long_stretches_are_sealed_in_pieces(settled, monkeypatch):
+    monkeypatch.setattr(sealing, "AT_ONCE", 2)
+    at = START + timedelta(days=2)
+    for number in range(5):
+        ingest(event(f"more{number}", "globex", type="search", timestamp=at.isoformat()), at=at)
+        advance(customer_id=settled.pk, at=at)
+
+    assert seal_all() == 5
+    assert list(differences()) == []
+
+
+@pytest.mark.parametrize("change", ["UPDATE {} SET digest = digest", "DELETE FROM {}", "TRUNCATE {}"])
+def test_the_application_cannot_change_a_seal(settled, change):
+    with pytest.raises(ProgrammingError, match="permission denied"), connection.cursor() as cursor:
+        cursor.execute(change.format("billing_ledgerseal"))
+
+
+def test_the_owner_cannot_change_a_seal_by_mistake(settled):
+    with pytest.raises(IntegrityError, match="append-only"):
+        as_owner("UPDATE billing_ledgerseal SET number = number + 1")
