@@ -30,7 +30,7 @@ from config import embedded
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 # Granian waits for ever for a worker that was told to stop while it started, hence the timeout.
-WEB: Final = "-m granian --interface wsgi --workers 2 --blocking-threads 4 --no-ws --respawn-failed-workers " + (
+WEB: Final = "-m granian --interface wsgi --workers 2 --blocking-threads 24 --no-ws --respawn-failed-workers " + (
     "--workers-kill-timeout 5"
 )
 WORKER: Final = "-m celery -A config worker -P threads -c 4 -l WARNING " + (

@@ -111,7 +111,7 @@ DATABASE_OWNER_URL = env.text(
     "DATABASE_OWNER_URL",
     DATABASE_URL if env.is_set("DATABASE_URL") else embedded.database_url(VAR, "headroom_owner"),
 )
-DATABASE_POOL_SIZE = env.integer("DATABASE_POOL_SIZE", 8)
+DATABASE_POOL_SIZE = env.integer("DATABASE_POOL_SIZE", 24)
 SESSION_LIMITS = "-c statement_timeout=30s -c lock_timeout=5s -c idle_in_transaction_session_timeout=60s"
 DATABASES = {
     "default": env.database(DATABASE_URL, options=SESSION_LIMITS),

@@ -11,6 +11,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import F, Max, QuerySet
 
+from accounts.gathering import Gathered
 from accounts.models import ApiKey
 from billing.errors import Conflict
 from billing.metering import (
@@ -49,6 +50,7 @@ MOST_REPLAYED: Final = 5_000  # unmatched events that one transaction moves
 IDENTITIES_KEPT: Final = timedelta(days=42)  # longer than events are accepted back
 REFUSED_KEPT: Final = timedelta(days=90)
 MOST_FORGOTTEN: Final = 10_000  # identities in one transaction
+MOST_GATHERED: Final = 250  # events of one body, up to which others may share its transaction
 _SAMPLE: Final = 1_000  # characters kept of a refused item
 
 
@@ -88,36 +90,55 @@ class Refused:
     sample: str
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The items of one request: events, and those that are refused already."""
+
+    events: Sequence[Event]
+    refused: Sequence[Refused]
+    api_key_id: int | None
+    at: datetime
+
+
 def ingest(
     *, body: bytes, content_type: str, api_key: ApiKey | None, at: datetime, backfill: bool = False
 ) -> IngestAnswer:
-    """Take the events of a body, each on its own, in one transaction that only appends.
+    """Take the events of a body, each on its own, in one transaction that only appends; small bodies that come at the
+    same time share it. Not inside a transaction of the caller's.
 
-    Once this returns and the transaction commits, what is answered as accepted or unmatched is stored for good.
-    `backfill` takes events back to 1970 and keeps their identities for ever. Raises decoding.BodyError when the body
-    as a whole cannot be read.
+    Once this returns, what is answered as accepted or unmatched is stored for good. `backfill` takes events back to
+    1970 and keeps their identities for ever. Raises decoding.BodyError when the body as a whole cannot be read.
     """
     cut = decoding.split(body, content_type)
     events, refused = _judged(cut.items, cut.shape, window(at, backfill=backfill))
-    return record(events=events, refused=refused, api_key=api_key, at=at, permanent=backfill)
+    judged = Judged(events, refused, api_key.pk if api_key else None, at)
+    if backfill or len(events) > MOST_GATHERED:
+        [answer] = record([judged], permanent=backfill)
+        return answer
+    return _record_gathered(judged)
 
 
 @transaction.atomic
-def record(
-    *, events: Sequence[Event], refused: Sequence[Refused], api_key: ApiKey | None, at: datetime, permanent: bool
-) -> IngestAnswer:
+def record(requests: Sequence[Judged], *, permanent: bool = False) -> list[IngestAnswer]:
     """Store judged events; what was refused before is answered and counted with what is refused now."""
-    answer = IngestAnswer()
-    items: list[store.Item] = []
-    if events:
-        items, invalid = _matched(events)
-        refused = [*refused, *invalid]
-    if refused:
-        _answer_refused(refused, answer)
-        store.append_refused(_grouped(refused), api_key_id=api_key.pk if api_key else None, at=at)
-    if items:
-        _append(items, answer, permanent)
-    return answer
+    answers = [IngestAnswer() for _ in requests]
+    events = [event for request in requests for event in request.events]
+    catalogue = _Catalogue.held_for(events) if events else None
+    taken: list[tuple[list[store.Item], IngestAnswer]] = []
+    for request, answer in zip(requests, answers, strict=True):
+        refused = list(request.refused)
+        if catalogue:
+            items, invalid = _matched(request.events, catalogue)
+            refused += invalid
+            taken.append((items, answer))
+        if refused:
+            _answer_refused(refused, answer)
+            store.append_refused(_grouped(refused), api_key_id=request.api_key_id, at=request.at)
+    _append(taken, permanent)
+    return answers
+
+
+_record_gathered: Final = Gathered(record, weigh=lambda judged: len(judged.events), most=decoding.MAX_EVENTS)
 
 
 def _judged(
@@ -139,12 +160,24 @@ def _judged(
     return events, refused
 
 
-def _matched(events: Sequence[Event]) -> tuple[list[store.Item], list[Refused]]:
-    """The events with their customers and what they add to the counters, and those whose values are refused. Until
-    the transaction ends, no customer or meter comes between."""
-    keys, types = {event.customer_key for event in events}, {event.type for event in events}
-    customers, counters = store.held_catalogue(keys, types)
-    revisions = _revisions(counters)
+@dataclass(frozen=True, slots=True)
+class _Catalogue:
+    """What decides where events count. Until the transaction ends, no customer or meter comes between."""
+
+    customers: Mapping[str, int]
+    counters: Mapping[str, list[counting.Counter]]
+    revisions: Mapping[str, int]
+
+    @classmethod
+    def held_for(cls, events: Sequence[Event]) -> "_Catalogue":
+        keys, types = {event.customer_key for event in events}, {event.type for event in events}
+        customers, counters = store.held_catalogue(keys, types)
+        return cls(customers, counters, _revisions(counters))
+
+
+def _matched(events: Sequence[Event], catalogue: _Catalogue) -> tuple[list[store.Item], list[Refused]]:
+    """The events with their customers and what they add to the counters, and those whose values are refused."""
+    customers, counters, revisions = catalogue.customers, catalogue.counters, catalogue.revisions
     items: list[store.Item] = []
     refused: list[Refused] = []
     for event in events:
@@ -168,22 +201,29 @@ def _revisions(counters: Mapping[str, Iterable[counting.Counter]]) -> dict[str, 
     return {kind: max(one.definition.revision for one in found) for kind, found in counters.items()}
 
 
-def _append(items: Sequence[store.Item], answer: IngestAnswer, permanent: bool) -> None:
+def _append(taken: Sequence[tuple[list[store.Item], IngestAnswer]], permanent: bool) -> None:
     first: dict[str, store.Item] = {}
-    for item in items:
-        first.setdefault(item.event.digest, item)
-    known = store.append(list(first.values()), permanent=permanent)
-    for item in items:
-        event = item.event
-        winner = known.get(event.digest)
-        if winner is None and item is first[event.digest]:
-            _answer_stored(item, answer)
-        elif event.payload == (winner or first[event.digest].event.payload):
-            answer.duplicate += 1
-            answer.results.append({"index": event.index, "id": event.id, "status": "duplicate"})
-        else:
-            answer.conflict += 1
-            answer.results.append(_conflict(event))
+    for items, _ in taken:
+        for item in items:
+            first.setdefault(item.event.digest, item)
+    known = store.append(list(first.values()), permanent=permanent) if first else {}
+    for items, answer in taken:
+        for item in items:
+            digest = item.event.digest
+            winner = known.get(digest)
+            if winner is None and item is first[digest]:
+                _answer_stored(item, answer)
+            else:
+                _answer_repeat(item.event, winner or first[digest].event.payload, answer)
+
+
+def _answer_repeat(event: Event, payload: str, answer: IngestAnswer) -> None:
+    if event.payload == payload:
+        answer.duplicate += 1
+        answer.results.append({"index": event.index, "id": event.id, "status": "duplicate"})
+    else:
+        answer.conflict += 1
+        answer.results.append(_conflict(event))
 
 
 def _answer_stored(item: store.Item, answer: IngestAnswer) -> None:
@@ -301,7 +341,7 @@ def import_rows(*, run: ImportRun, rows: Sequence[tuple[int, bytes | Refusal]], 
     rows = [row for row in rows if row[0] > run.next_row]  # another process may have taken some
     items = [item for _, item in rows]
     events, refused = _judged(items, decoding.Shape.NATIVE, window(at, backfill=True), source=run.digest)
-    answer = record(events=events, refused=refused, api_key=None, at=at, permanent=True)
+    [answer] = record([Judged(events, refused, None, at)], permanent=True)
     run.next_row = rows[-1][0] if rows else run.next_row
     run.accepted += answer.accepted + answer.unmatched
     run.refused += answer.rejected + answer.conflict

@@ -23,7 +23,7 @@ from tests.processes import Child
 
 TICKS = os.sysconf("SC_CLK_TCK")
 # What the web process is started with; the rest as in the demo.
-WEB = {"DATABASE_POOL_SIZE": "8"}
+WEB = {"DATABASE_POOL_SIZE": "24"}
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 
 import pytest
 from django.db import connection, transaction
@@ -37,6 +38,30 @@ def at_once(*acts):
 
     with ThreadPoolExecutor(len(acts)) as pool:
         return [future.result(60) for future in [pool.submit(run, act) for act in acts]]
+
+
+def test_small_requests_at_once_are_each_answered_as_if_alone(customer):
+    meter = make_meter()
+    sent = [event(f"e{n // 2}", tokens=1) for n in range(40)]  # each id twice
+    sent += [event("e0", tokens=2), event("bad", tokens=-1), event("lost", "nobody")]
+
+    answers = at_once(*(partial(ingest, one, at=AT) for one in sent))
+
+    assert sum(answer.accepted for answer in answers[:41]) == 20
+    assert sum(answer.duplicate + answer.conflict for answer in answers[:41]) == 21
+    assert answers[41].results[0] | {"detail": ""} == {
+        "index": 0,
+        "id": "bad",
+        "status": "rejected",
+        "code": "invalid_value",
+        "field": "properties",
+        "detail": "",
+    }
+    assert answers[42].results == [{"index": 0, "id": "lost", "status": "unmatched", "reason": "unknown_customer"}]
+    assert UsageEvent.objects.count() == 20
+    quantity, events = counted(customer, meter)
+    assert events == 20
+    assert quantity in (20, 21)
 
 
 def counted(customer, meter):
