@@ -43,7 +43,7 @@ from billing.pricing.models import (
     PriceOverride,
     UnitCost,
 )
-from billing.subscriptions.models import BillingPeriod, CouponRedemption, Subscription
+from billing.subscriptions.models import BillingPeriod, CouponRedemption, PlanSegment, Subscription
 
 __all__ = [
     "Alert",
@@ -72,6 +72,7 @@ __all__ = [
     "OverageTerm",
     "PeriodTotal",
     "Plan",
+    "PlanSegment",
     "PlanVersion",
     "Price",
     "PriceOverride",

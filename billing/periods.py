@@ -171,6 +171,14 @@ def first_period(anchor: Anchor, zone: str, starts_at: datetime) -> Interval:
     return Interval(starts_at, _boundary_after(anchor, zone, starts_at))
 
 
+def whole_first_period(anchor: Anchor, zone: str, starts_at: datetime) -> Interval:
+    """What the first period is a part of: the interval between two boundaries; itself when it begins on a boundary's
+    day, whatever the hour."""
+    start = _boundary(anchor, zone, _index(anchor, zone, starts_at))
+    first = first_period(anchor, zone, starts_at)
+    return first if local_date(start, zone) == local_date(starts_at, zone) else Interval(start, first.end)
+
+
 def next_period(anchor: Anchor, zone: str, after: datetime) -> Interval:
     """The period that starts where one ended.
 

@@ -8,6 +8,7 @@ from billing.budgets.api import urlpatterns as budgets
 from billing.credits.api import urlpatterns as credits
 from billing.cycle.api import urlpatterns as cycle
 from billing.cycle.statements_api import urlpatterns as statements
+from billing.cycle.subscriptions_api import urlpatterns as subscriptions
 from billing.http import unknown_route
 from billing.metering.api import urlpatterns as metering
 from billing.metering.customers_api import urlpatterns as customers
@@ -25,6 +26,7 @@ rooms: list[URLPattern | URLResolver] = [
     *budgets,
     *cycle,
     *statements,
+    *subscriptions,
 ]
 
 urlpatterns = [

@@ -106,8 +106,8 @@ class Reading:
     @cached_property
     def prices(self) -> list[PriceTerms]:
         """Every price that holds in the interval."""
-        found = subscriptions.periods(self.customer, starts_at=self.interval.start, ends_at=self.interval.end)
-        versions = terms_by_version({period.version for period in found})
+        found = subscriptions.segments_between(self.customer, self.interval.start, self.interval.end)
+        versions = terms_by_version({segment.version for segment in found})
         return [price for prices in versions.values() for price in prices]
 
     @cached_property

@@ -18,14 +18,14 @@ from billing.periods import Interval
 from billing.rating.core import Segment
 from billing.rating.queries import segments
 from billing.reads import once, remember, shared
-from billing.subscriptions.models import BillingPeriod
+from billing.subscriptions.models import BillingPeriod, PlanSegment
 
 type CellKey = tuple[int, int, int, datetime, int | None]  # period, price, row, segment, grant
 
 
 def key_of(cell: allocation.Cell) -> CellKey:
     """The cell's key among `AllocationCell.key`s."""
-    price, row, period = cell.line.id
+    price, row, _, period = cell.line.id
     return period, price, row, cell.segment_starts_at, cell.grant
 
 
@@ -78,19 +78,21 @@ def _booking(
     found: list[Segment] = []
     for period in periods:
         stretches = allocation.cuts(Interval(period.starts_at, period.ends_at), offers, boundaries)
+        if not stretches:
+            continue  # cancelled as it began
         found += segments(period, [stretches[0].start, *(stretch.end for stretch in stretches)])
     taken = {grant.pk: elsewhere[grant.pk] for grant in grants if grant.pk in elsewhere}
     return Booking(allocation.allocate(found, offers), {grant.pk: grant for grant in grants}, taken)
 
 
 def _boundaries(periods: Sequence[BillingPeriod]) -> Mapping[int, set[datetime]]:
-    """Where segments are cut, by customer: at the ends of every period of the time, also of those that closed
+    """Where segments are cut, by customer: at the ends of every plan segment of the time, also of periods that closed
     meanwhile."""
     start, end = _span(periods)
     customers = {period.customer_id for period in periods}
-    ends = BillingPeriod.objects.filter(customer__in=customers, ends_at__gt=start, starts_at__lt=end)
+    ends = PlanSegment.objects.filter(period__customer__in=customers, ends_at__gt=start, starts_at__lt=end)
     found: dict[int, set[datetime]] = defaultdict(set)
-    for customer_id, starts_at, ends_at in ends.values_list("customer_id", "starts_at", "ends_at"):
+    for customer_id, starts_at, ends_at in ends.values_list("period__customer_id", "starts_at", "ends_at"):
         found[customer_id] |= {starts_at, ends_at}
     return found
 

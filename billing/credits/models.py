@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from functools import partial
+from typing import Final
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
@@ -19,6 +20,10 @@ class GrantKind(models.TextChoices):
     PAID = "paid", "Paid"
     PROMOTIONAL = "promotional", "Promotional"
     PLAN = "plan", "From the plan"
+
+
+# Never usable: the plan changed, and what its segment is due now was given instead.
+WITHDRAWN: Final = Q(voided_at__lte=F("effective_at"))
 
 
 class CreditGrant(models.Model):
@@ -52,7 +57,11 @@ class CreditGrant(models.Model):
     class Meta:
         ordering = ["priority", F("expires_at").asc(nulls_last=True), "effective_at", "id"]
         constraints = [
-            models.UniqueConstraint(fields=["period", "term"], name="one_plan_grant_per_period_and_term"),
+            models.UniqueConstraint(
+                fields=["period", "term", "effective_at"],
+                condition=Q(voided_at=None) | Q(voided_at__gt=F("effective_at")),
+                name="one_plan_grant_per_segment_and_term",
+            ),
             models.CheckConstraint(
                 condition=Q(kind="plan", period__isnull=False, term__isnull=False) | Q(period=None, term=None),
                 name="grant_of_a_period_is_the_plans",

@@ -29,7 +29,7 @@ from billing.credits.overage import overage_rows
 from billing.money import CONTEXT, ZERO, exact, total
 from billing.periods import Interval
 from billing.rating.queries import SeriesRow, lines, rated_series
-from billing.subscriptions.models import BillingPeriod, PeriodStatus
+from billing.subscriptions.models import BillingPeriod, PeriodStatus, PlanSegment
 from billing.subscriptions.queries import periods
 
 _EVERYTHING: Final[Mapping[str, str]] = {}
@@ -279,7 +279,8 @@ def due_customers(at: datetime, among: Collection[int] | None = None) -> list[in
         kind=AccountKind.GRANT,
         credits__gt=F("debits"),
     )
-    bare = BillingPeriod.objects.filter(status=PeriodStatus.OPEN, version__credits__isnull=False, grants=None)
+    paid_for = PlanSegment.objects.filter(period__status=PeriodStatus.OPEN, period__grants=None, is_trial=False)
+    bare = BillingPeriod.objects.filter(plan_segments__in=paid_for.filter(version__credits__isnull=False))
     if among is not None:
         ended, bare = ended.filter(customer__in=among), bare.filter(customer__in=among)
     ids = {*ended.values_list("customer", flat=True), *bare.values_list("customer", flat=True)}

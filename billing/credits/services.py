@@ -11,19 +11,18 @@ from typing import Final
 
 from django.core.exceptions import ValidationError
 from django.db import OperationalError, connection, transaction
-from django.db.models import Exists, OuterRef
 
 from accounts.models import Customer, User
 from billing.credits import sealing, settlement
 from billing.credits.ledger import Move, Posting, account, post
-from billing.credits.models import AccountKind, CreditGrant, GrantKind, Settlement, TransactionCode
+from billing.credits.models import WITHDRAWN, AccountKind, CreditGrant, GrantKind, Settlement, TransactionCode
 from billing.errors import Conflict
 from billing.metering import services as metering
 from billing.metering.models import Meter
 from billing.money import is_currency
 from billing.periods import QUARTER, quarter_ceil, quarter_floor
 from billing.pricing.models import CreditTerm
-from billing.subscriptions.models import BillingPeriod
+from billing.subscriptions.models import PeriodStatus, PlanSegment
 
 logger = logging.getLogger(__name__)
 
@@ -97,35 +96,70 @@ def void(*, grant: CreditGrant, at: datetime) -> CreditGrant:
 
 
 def issue_plan_grants(*, customer_id: int, at: datetime) -> bool:
-    """Needs the claim. Give each billing period the credits of its plan, once; whether any were given.
+    """Needs the claim. Give each plan segment, in periods that are not closed, its share of the plan's credits, once;
+    whether any were given or withdrawn.
 
-    They last as long as the period, so that they expire when the next ones come.
+    They last as long as the segment, so that they expire when the next ones come. Where a change of plan cut the
+    segment, they are withdrawn as if they had never been there, and what it is due now is given instead. What an
+    operator has voided does not come back.
     """
-    given = CreditGrant.objects.filter(period=OuterRef("pk"))
-    bare = BillingPeriod.objects.filter(~Exists(given), customer_id=customer_id, version__credits__isnull=False)
-    periods = list(bare.distinct().order_by("starts_at", "pk"))
+    segments = PlanSegment.objects.filter(period__customer=customer_id, is_trial=False, version__credits__isnull=False)
+    segments = segments.exclude(period__status=PeriodStatus.CLOSED).select_related("period").distinct()
+    wanted = _plan_grants(list(segments.order_by("starts_at", "period_id")), at)
+    given = CreditGrant.objects.filter(customer=customer_id, kind=GrantKind.PLAN).exclude(WITHDRAWN)
+    standing = {_place(grant): grant for grant in given.exclude(period__status=PeriodStatus.CLOSED)}
+    new = [grant for grant in wanted if not _stands(grant, standing.get(_place(grant)))]
+    kept = {_place(grant) for grant in wanted} - {_place(grant) for grant in new}
+    old = [grant for place, grant in standing.items() if place not in kept]
+    _withdraw(customer_id, old)
+    for grant in new:
+        _issue(grant, at)
+    return bool(new or old)
+
+
+def _plan_grants(segments: Sequence[PlanSegment], at: datetime) -> list[CreditGrant]:
+    """What the plans give in these segments."""
     terms: dict[int, list[CreditTerm]] = {}
-    for term in CreditTerm.objects.filter(version__in={period.version_id for period in periods}):
+    for term in CreditTerm.objects.filter(version__in={segment.version_id for segment in segments}):
         terms.setdefault(term.version_id, []).append(term)
-    for period in periods:
-        for term in terms[period.version_id]:
-            _issue(_plan_grant(period, term, at), at)
-    return bool(periods)
+    return [
+        CreditGrant(
+            customer_id=segment.period.customer_id,
+            unit=term.unit,
+            amount=amount,
+            kind=GrantKind.PLAN,
+            priority=term.priority,
+            effective_at=segment.starts_at,
+            expires_at=segment.ends_at,
+            period=segment.period,
+            term=term,
+            created_at=at,
+        )
+        for segment in segments
+        for term in terms[segment.version_id]
+        if (amount := segment.share.of(term.amount))
+    ]
 
 
-def _plan_grant(period: BillingPeriod, term: CreditTerm, at: datetime) -> CreditGrant:
-    return CreditGrant(
-        customer_id=period.customer_id,
-        unit=term.unit,
-        amount=term.amount,
-        kind=GrantKind.PLAN,
-        priority=term.priority,
-        effective_at=period.starts_at,
-        expires_at=period.ends_at,
-        period=period,
-        term=term,
-        created_at=at,
-    )
+def _place(grant: CreditGrant) -> tuple[int | None, int | None, datetime]:
+    return grant.period_id, grant.term_id, grant.effective_at
+
+
+def _stands(wanted: CreditGrant, given: CreditGrant | None) -> bool:
+    return given is not None and (given.voided_at is not None or given.expires_at == wanted.expires_at)
+
+
+def _withdraw(customer_id: int, grants: Sequence[CreditGrant]) -> None:
+    """As if they had never been usable: settlement moves what they paid to others, and the whole amount to voided."""
+    for grant in grants:
+        grant.voided_at, grant.forfeited = grant.effective_at, grant.amount
+        grant.reason = "Withdrawn, because the plan changed within the billing period."
+        grant.save(update_fields=["voided_at", "forfeited", "reason"])
+    if grants:
+        state, _ = Settlement.objects.get_or_create(customer_id=customer_id)
+        since = min(grant.effective_at for grant in grants)
+        state.resettle_from = min(since, state.resettle_from or since)
+        state.save(update_fields=["resettle_from"])
 
 
 def _issue(given: CreditGrant, at: datetime) -> None:

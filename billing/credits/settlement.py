@@ -18,6 +18,7 @@ from billing.credits.ledger import Move, Posting, account, post_all
 from billing.credits.models import AccountKind, AllocationCell, LedgerAccount, Settlement, TransactionCode
 from billing.money import ZERO, exact, plain
 from billing.subscriptions.models import BillingPeriod, PeriodStatus
+from billing.subscriptions.queries import SEGMENTS
 
 
 @exact()
@@ -54,7 +55,7 @@ def _unsettled_periods(states: Sequence[Settlement]) -> dict[int, list[BillingPe
         wanted |= Q(ends_at__gt=min(late))
     found: dict[int, list[BillingPeriod]] = {customer_id: [] for customer_id in since}
     candidates = BillingPeriod.objects.filter(wanted, customer__in=since).select_related("customer", "version__plan")
-    for period in candidates.order_by("starts_at", "id"):
+    for period in candidates.prefetch_related(SEGMENTS).order_by("starts_at", "id"):
         first = since[period.customer_id]
         if period.status != PeriodStatus.CLOSED or (first is not None and period.ends_at > first):
             found[period.customer_id].append(period)

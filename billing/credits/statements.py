@@ -19,11 +19,11 @@ from billing.pricing.schemes import figure
 from billing.rating.queries import Line, lines
 from billing.rating.statement import Charge, Minimum, Row, Statement, statement
 from billing.subscriptions.coupons import offers
-from billing.subscriptions.models import BillingPeriod
-from billing.subscriptions.queries import periods
+from billing.subscriptions.models import BillingPeriod, PlanSegment
+from billing.subscriptions.queries import periods, segments_of
 
 type Source = Line | Overage | Fee | RowMinimum | SpendMinimum
-type LineId = tuple[int, int, int]  # period, price, row
+type LineId = tuple[int, int, int]  # plan segment, price, row
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +37,27 @@ class Overage:
 
 @dataclass(frozen=True, slots=True)
 class Fee:
-    """A plan version's base fee for [starts_at, ends_at)."""
+    """A plan version's base fee for a plan segment."""
 
-    version: PlanVersion
-    starts_at: datetime
-    ends_at: datetime
+    segment: PlanSegment
+
+    @property
+    def version(self) -> PlanVersion:
+        return self.segment.version
+
+    @property
+    def starts_at(self) -> datetime:
+        return self.segment.starts_at
+
+    @property
+    def ends_at(self) -> datetime:
+        return self.segment.ends_at
+
+    @property
+    def amount(self) -> Decimal:
+        """Its part of a whole base fee; nothing in a trial."""
+        version = self.segment.version
+        return ZERO if self.segment.is_trial else self.segment.share.of_fee(version.base_fee, version.plan.currency)
 
     @property
     def due_at(self) -> datetime:
@@ -58,7 +74,7 @@ class RowMinimum:
 
     @property
     def version(self) -> PlanVersion:
-        return self.line.period.version
+        return self.line.segment.version
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +119,12 @@ def explanation(row: Row[Source]) -> str:
             return line.rated.explanation
         case Overage(credits=credits, rate=rate):
             return f"{figure(credits)} beyond the grants x {figure(rate)}"
-        case Fee(version=version):
-            return f"{figure(version.base_fee)} for the billing period"
+        case Fee(segment=segment):
+            fee = figure(segment.version.base_fee)
+            return f"{fee} for the billing period" if segment.share.is_whole else f"{fee} x {segment.share}"
         case RowMinimum(line=line, minimum=minimum, rate=rate):
             lack = f"{figure(minimum)} minimum - {figure(line.amount)}"
-            return lack if line.unit == line.period.version.plan.currency else f"({lack}) x {figure(rate)}"
+            return lack if line.unit == line.segment.version.plan.currency else f"({lack}) x {figure(rate)}"
         case SpendMinimum(minimum=minimum):
             return f"{figure(minimum)} minimum - {figure(CONTEXT.subtract(minimum, row.amount))} charged"
 
@@ -139,50 +156,52 @@ def _statement(
     unit: str, currency: str, covered: Sequence[BillingPeriod], rated: Sequence[Line], paid: "_Paid"
 ) -> Statement[Source]:
     usage: list[Charge[Source]] = [
-        Charge(line, line.amount, paid.of(line), line.period.pk) for line in rated if line.unit == unit
+        Charge(line, line.amount, paid.of(line), line.segment.pk) for line in rated if line.unit == unit
     ]
     if unit != currency:
         return statement(unit, usage=usage)
-    rates = {each.pk: overage_rates(each.version) for each in covered}
+    parts = [segment for period in covered for segment in segments_of(period)]
+    rates = {part.pk: overage_rates(part.version) for part in parts}
     usage += _overage(rated, rates, paid)
     return statement(
         unit,
         usage=usage,
-        fees=_fees(covered),
-        minimums=[*_row_minimums(rated, rates, unit), *_spend_minimums(covered)],
+        fees=_fees(parts),
+        minimums=[*_row_minimums(rated, rates, unit), *_spend_minimums(parts)],
         offers=offers(covered[0]),
     )
 
 
-type Rates = Mapping[int, Mapping[str, Decimal]]  # by period and unit: what one of it costs beyond the grants
+type Rates = Mapping[int, Mapping[str, Decimal]]  # by plan segment and unit: what one of it costs beyond the grants
 
 
 def _overage(rated: Sequence[Line], rates: Rates, paid: "_Paid") -> Iterator[Charge[Source]]:
     for line in rated:
-        rate, credits = rates[line.period.pk].get(line.unit, ZERO), paid.beyond(line)
+        rate, credits = rates[line.segment.pk].get(line.unit, ZERO), paid.beyond(line)
         if rate and credits:
-            yield Charge(Overage(line, credits, rate), quantise(CONTEXT.multiply(credits, rate)), part=line.period.pk)
+            yield Charge(Overage(line, credits, rate), quantise(CONTEXT.multiply(credits, rate)), part=line.segment.pk)
 
 
-def _fees(covered: Sequence[BillingPeriod]) -> Iterator[Charge[Source]]:
-    for each in covered:
-        if each.version.base_fee:
-            yield Charge(Fee(each.version, each.starts_at, each.ends_at), each.version.base_fee, part=each.pk)
+def _fees(parts: Sequence[PlanSegment]) -> Iterator[Charge[Source]]:
+    for part in parts:
+        fee = Fee(part)
+        if fee.amount:
+            yield Charge(fee, fee.amount, part=part.pk)
 
 
 def _row_minimums(rated: Sequence[Line], rates: Rates, currency: str) -> Iterator[Minimum[Source]]:
     for line in rated:
-        rate = Decimal(1) if line.unit == currency else rates[line.period.pk].get(line.unit, ZERO)
+        rate = Decimal(1) if line.unit == currency else rates[line.segment.pk].get(line.unit, ZERO)
         if line.terms.minimum_amount is not None and rate:
             minimum, reached = (CONTEXT.multiply(amount, rate) for amount in (line.terms.minimum_amount, line.amount))
-            yield Minimum(RowMinimum(line, line.terms.minimum_amount, rate), minimum, line.period.pk, reached)
+            yield Minimum(RowMinimum(line, line.terms.minimum_amount, rate), minimum, line.segment.pk, reached)
 
 
-def _spend_minimums(covered: Sequence[BillingPeriod]) -> Iterator[Minimum[Source]]:
-    for each in covered:
-        if each.version.minimum_spend is not None:
-            source = SpendMinimum(each.version, each.version.minimum_spend, each.starts_at, each.ends_at)
-            yield Minimum(source, source.minimum, each.pk)
+def _spend_minimums(parts: Sequence[PlanSegment]) -> Iterator[Minimum[Source]]:
+    for part in parts:
+        if part.version.minimum_spend is not None and not part.is_trial:
+            minimum = part.share.of(part.version.minimum_spend)
+            yield Minimum(SpendMinimum(part.version, minimum, part.starts_at, part.ends_at), minimum, part.pk)
 
 
 class _Paid:
@@ -193,12 +212,15 @@ class _Paid:
         self._of: dict[LineId, Decimal] = defaultdict(Decimal)
         self._beyond: dict[LineId, Decimal] = defaultdict(Decimal)
         self._by_grant: dict[int, Decimal] = defaultdict(Decimal)
-        cells = AllocationCell.objects.filter(period__in=covered).values_list("period", "price", "row", "grant")
-        for period, price, row, grant, amount in cells.annotate(Sum("posted")).order_by("grant"):
+        parts = {period.pk: segments_of(period) for period in covered}
+        places = "period", "segment_starts_at", "price", "row", "grant"
+        cells = AllocationCell.objects.filter(period__in=covered).values_list(*places)
+        for period, starts_at, price, row, grant, amount in cells.annotate(Sum("posted")).order_by("grant"):
+            part = next((one.pk for one in parts[period] if one.starts_at <= starts_at < one.ends_at), 0)
             if grant is None:
-                self._beyond[period, price, row] += amount
+                self._beyond[part, price, row] += amount
             else:
-                self._of[period, price, row] += amount
+                self._of[part, price, row] += amount
                 self._by_grant[grant] += amount
 
     def of(self, line: Line) -> Decimal:
@@ -213,4 +235,4 @@ class _Paid:
 
 
 def _id(line: Line) -> LineId:
-    return line.period.pk, line.price.pk, line.row
+    return line.segment.pk, line.price.pk, line.row

@@ -11,11 +11,9 @@ from billing.metering import queries as counters
 from billing.metering.receipts import EventReceipt, Fed, decides
 from billing.money import ZERO, mul_div, quantise
 from billing.periods import QUARTER
-from billing.pricing.queries import PriceTerms, terms_by_version
+from billing.pricing.queries import PriceTerms
 from billing.pricing.schemes import Row, select_row
-from billing.rating.queries import Line, lines
-from billing.subscriptions.models import BillingPeriod
-from billing.subscriptions.queries import periods
+from billing.rating.queries import Line, lines, priced_between
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +39,19 @@ def receipt_lines(receipt: EventReceipt) -> list[tuple[Fed, list[ReceiptLine]]]:
     if receipt.customer is None or not receipt.fed:
         return []
     starts_at = receipt.fed[0].starts_at
-    found = list(periods(receipt.customer, starts_at=starts_at, ends_at=starts_at + QUARTER))
-    prices = terms_by_version({period.version for period in found})
-    rated = {period.pk: lines(period) for period in found}
+    priced = priced_between(receipt.customer, starts_at=starts_at, ends_at=starts_at + QUARTER)
+    rated: dict[int, list[Line]] = {segment.pk: [] for segment, _ in priced}
+    for period in {segment.period for segment, _ in priced}:
+        for line in lines(period):
+            rated.setdefault(line.segment.pk, []).append(line)
     return [
         (
             fed,
             [
                 _line(receipt.customer, fed, item, line)
-                for period in found
-                for item in prices[period.version_id]
+                for segment, item in priced
                 if item.meter.pk == fed.meter.pk
-                for line in rated[period.pk]
+                for line in rated[segment.pk]
                 if (line.price.pk, line.row) == (item.price.pk, select_row(item.terms, fed.dimensions))
             ],
         )
@@ -79,16 +78,21 @@ def _share(row: Row, line: Line, quantity: Decimal) -> Share:
 
 
 def _decides(customer: Customer, fed: Fed, item: PriceTerms, line: Line) -> bool:
-    period: BillingPeriod = line.period
-    counted = counters.totals(customer, starts_at=period.starts_at, ends_at=period.ends_at, meter_ids=[fed.meter.pk])
+    segment = line.segment
+    starts_at, ends_at = segment.starts_at, segment.ends_at
+    counted = counters.totals(customer, starts_at=starts_at, ends_at=ends_at, meter_ids=[fed.meter.pk])
     beside = [one for one in counted if select_row(item.terms, one.dimensions) == line.row]
-    return decides(fed, customer, starts_at=period.starts_at, ends_at=period.ends_at, beside=beside)
+    return decides(fed, customer, starts_at=starts_at, ends_at=ends_at, beside=beside)
 
 
 def _transactions(fed: Fed, line: Line) -> list[LedgerTransaction]:
     """What was posted for the segment of the line that the event lies in."""
     cells = AllocationCell.objects.filter(
-        period=line.period, price=line.price, row=line.row, segment_starts_at__lte=fed.starts_at
+        period=line.period,
+        price=line.price,
+        row=line.row,
+        segment_starts_at__gte=line.segment.starts_at,
+        segment_starts_at__lte=fed.starts_at,
     )
     segment = cells.order_by("-segment_starts_at").values("segment_starts_at")[:1]
     found = LedgerTransaction.objects.filter(entries__cell__in=cells.filter(segment_starts_at__in=segment))

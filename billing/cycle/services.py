@@ -21,6 +21,7 @@ from billing.reads import shared
 from billing.subscriptions import queries as subscription_questions
 from billing.subscriptions import services as subscriptions
 from billing.subscriptions.models import Subscription
+from billing.subscriptions.services import When
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,24 @@ def subscribe(
     )
     advance(customer_id=customer.pk, at=at)
     return started
+
+
+@transaction.atomic
+def change(*, subscription: Subscription, version: PlanVersion, when: When, at: datetime) -> Subscription:
+    """Put a subscription on another version, as `subscriptions.services.change`, and do at once all that is due."""
+    changed = subscriptions.change(subscription=subscription, version=version, when=when, at=at)
+    credits.issue_plan_grants(customer_id=changed.customer_id, at=at)
+    advance(customer_id=changed.customer_id, at=at)
+    return changed
+
+
+@transaction.atomic
+def cancel(*, subscription: Subscription, when: When, at: datetime) -> Subscription:
+    """End a subscription, as `subscriptions.services.cancel`, and do at once all that is due."""
+    cancelled = subscriptions.cancel(subscription=subscription, when=when, at=at)
+    credits.issue_plan_grants(customer_id=cancelled.customer_id, at=at)
+    advance(customer_id=cancelled.customer_id, at=at)
+    return cancelled
 
 
 @transaction.atomic

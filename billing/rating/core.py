@@ -30,7 +30,7 @@ class Counted(Protocol):
 
 @dataclass(frozen=True, slots=True, order=True)
 class LineKey:
-    """Names a line: (price, row, billing period), with what decides which grants may pay it.
+    """Names a line: (price, row, plan segment, billing period), with what decides which grants may pay it.
 
     Lines are served by grants in the order of their keys. The period comes last: when it was opened is an accident.
     """

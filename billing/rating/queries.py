@@ -20,11 +20,12 @@ from billing.metering.models import Aggregation, Meter
 from billing.metering.queries import Asked, MeterTotal, series_totals, totals
 from billing.money import CONTEXT, ZERO
 from billing.pricing.models import Price
-from billing.pricing.queries import PriceTerms, terms, terms_by_version
+from billing.pricing.queries import PriceTerms, terms_by_version
 from billing.pricing.schemes import Dimensions, Rated, Row
 from billing.rating.core import LineKey, Measure, Newcomers, Segment, Tally
-from billing.subscriptions.models import BillingPeriod
-from billing.subscriptions.queries import periods_between
+from billing.subscriptions.models import BillingPeriod, PlanSegment
+from billing.subscriptions.proration import free, shared
+from billing.subscriptions.queries import segments_between, segments_of
 
 type Group = tuple[str | None, ...]  # the values of `group_by`, in its order
 
@@ -34,10 +35,10 @@ _EVERYTHING: Final[Mapping[str, str]] = {}
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Rated usage of one row of a price in a billing period: row 0 is the default, row n the nth match row. `terms` is
-    what the row says."""
+    """Rated usage of one row of a price in a plan segment: row 0 is the default, row n the nth match row. `terms` is
+    what the row says there."""
 
-    period: BillingPeriod
+    segment: PlanSegment
     price: Price
     meter: Meter
     row: int
@@ -48,13 +49,17 @@ class Line:
     rated: Rated
 
     @property
+    def period(self) -> BillingPeriod:
+        return self.segment.period
+
+    @property
     def amount(self) -> Decimal:
         """In `unit`, 12 places; rounded to the unit's own places only where it is invoiced."""
         return self.rated.amount
 
     @property
     def key(self) -> LineKey:
-        return _line_key(self.period, self.price, self.row, self.meter)
+        return _line_key(self.segment, self.price, self.row, self.meter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,21 +85,23 @@ class UsageSeries:
 
 
 def lines(period: BillingPeriod, *, through: datetime | None = None) -> list[Line]:
-    """The lines from the period's start through that quarter hour (default: its end). Two queries, and two more
+    """The lines from the period's start through that quarter hour (default: its end). Three queries, and two more
     where a price has a unique meter.
 
-    Price by price in the order of the plan version, default row first. The default row of each price is there
-    without usage too, because its first tier may cost something.
+    Plan segment by plan segment, and price by price in the order of the plan version, default row first. The default
+    row of each price is there without usage too, because its first tier may cost something.
     """
-    priced = terms(period.version)
     end = period.ends_at if through is None else through
-    rated = [_Rated(item, Tally(item.terms, _whole), 0, 1) for item in priced]
+    priced = _priced_in(one for one in segments_of(period) if one.starts_at < end)
+    cuts = _cuts([period.starts_at, end], priced)
+    rated = [_rated(segment, item, _whole, cuts) for segment, item in priced]
     found: list[Line] = []
-    for (item, tally, _, _), [stretch] in _stretches(period.customer, [period.starts_at, end], rated):
-        tally.add(*stretch)
+    for (segment, item, tally, _, _), stretches in _stretches(period.customer, cuts, rated):
+        for stretch in stretches:
+            tally.add(*stretch)
         found += [
             Line(
-                period=period,
+                segment=segment,
                 price=item.price,
                 meter=item.meter,
                 row=row,
@@ -110,18 +117,21 @@ def lines(period: BillingPeriod, *, through: datetime | None = None) -> list[Lin
 
 
 def segments(period: BillingPeriod, cuts: Sequence[datetime]) -> list[Segment]:
-    """What each line grew by between the cuts, which begin with the period's start. Queries as in `lines`."""
+    """What each line grew by between the cuts, which begin with the period's start, and between the changes of plan.
+    Queries as in `lines`."""
+    priced = _priced_in(one for one in segments_of(period) if one.starts_at < cuts[-1])
+    cuts = _cuts(cuts, priced)
     found: list[dict[LineKey, Decimal]] = [{} for _ in cuts[1:]]
-    rated = [_Rated(item, Tally(item.terms, _whole), 0, len(found)) for item in terms(period.version)]
-    for (item, tally, _, _), stretches in _stretches(period.customer, cuts, rated):
-        for amounts, stretch in zip(found, stretches, strict=True):
+    rated = [_rated(segment, item, _whole, cuts) for segment, item in priced]
+    for (segment, item, tally, begin, end), stretches in _stretches(period.customer, cuts, rated):
+        for amounts, stretch in zip(found[begin:end], stretches, strict=True):
             for growth in tally.grow(*stretch):
-                amounts[_line_key(period, item.price, growth.row, item.meter)] = growth.amount
+                amounts[_line_key(segment, item.price, growth.row, item.meter)] = growth.amount
     return [Segment(start, end, amounts) for (start, end), amounts in zip(pairwise(cuts), found, strict=True)]
 
 
-def _line_key(period: BillingPeriod, price: Price, row: int, meter: Meter) -> LineKey:
-    return LineKey((price.pk, row, period.pk), price.unit, meter.key)
+def _line_key(segment: PlanSegment, price: Price, row: int, meter: Meter) -> LineKey:
+    return LineKey((price.pk, row, segment.pk, segment.period_id), price.unit, meter.key)
 
 
 def _whole(dimensions: Dimensions) -> None:
@@ -149,9 +159,9 @@ def rated_series(
     """
     series = _Series(edges, group_by, filters)
     priced = [
-        (period, item)
-        for period, item in _priced(customer, edges, filters)
-        if item.terms.unit == unit and (within is None or period.pk in within)
+        (segment, item)
+        for segment, item in _priced(customer, edges, filters)
+        if item.terms.unit == unit and (within is None or segment.period_id in within)
     ]
     series.add_rated(customer, priced)
     meters = {item.meter.pk for _, item in priced}
@@ -192,17 +202,33 @@ def usage_series(
 
 def _priced(
     customer: Customer, edges: Sequence[datetime], filters: Mapping[str, str]
-) -> list[tuple[BillingPeriod, PriceTerms]]:
-    """The prices that the question is about, in each billing period that it touches."""
-    found = periods_between(customer, edges[0], edges[-1])
-    by_version = terms_by_version({period.version for period in found})
+) -> list[tuple[PlanSegment, PriceTerms]]:
+    """The prices that the question is about, in each plan segment that it touches."""
     return [
-        (period, item)
-        for period in found
-        for item in by_version[period.version_id]
+        (segment, item)
+        for segment, item in priced_between(customer, starts_at=edges[0], ends_at=edges[-1])
         if filters.get("price", item.price.key) == item.price.key
         and filters.get("meter", item.meter.key) == item.meter.key
     ]
+
+
+def priced_between(
+    customer: Customer, *, starts_at: datetime, ends_at: datetime
+) -> list[tuple[PlanSegment, PriceTerms]]:
+    """The prices that hold at some time in [starts_at, ends_at), as they are in their plan segment. Three queries."""
+    return _priced_in(segments_between(customer, starts_at, ends_at))
+
+
+def _priced_in(found: Iterable[PlanSegment]) -> list[tuple[PlanSegment, PriceTerms]]:
+    """The prices of plan segments, as they are there: in proportion, and free in a trial."""
+    found = list(found)
+    by_version = terms_by_version({segment.version for segment in found})
+    return [(segment, _terms_in(segment, item)) for segment in found for item in by_version[segment.version_id]]
+
+
+def _terms_in(segment: PlanSegment, item: PriceTerms) -> PriceTerms:
+    terms = free(item.terms) if segment.is_trial else shared(item.terms, segment.share)
+    return PriceTerms(item.price, item.meter, terms)
 
 
 def _price_and_meter(item: PriceTerms) -> Mapping[str, str]:
@@ -230,25 +256,15 @@ class _Series:
     def add_rated(
         self,
         customer: Customer,
-        priced: Sequence[tuple[BillingPeriod, PriceTerms]],
+        priced: Sequence[tuple[PlanSegment, PriceTerms]],
         *,
         quantities: bool = True,
         names: Callable[[PriceTerms], Mapping[str, str]] = _price_and_meter,
     ) -> None:
-        """Add what grew inside the range, price by price from the start of each period on."""
-        last = self.edges[-1]
-        bounds = {cut for period, _ in priced for cut in (period.starts_at, min(period.ends_at, last))}
-        cuts = sorted({*self.edges, *bounds})
-        rated = [
-            _Rated(
-                item,
-                Tally(item.terms, partial(self._group, names(item))),
-                bisect_left(cuts, period.starts_at),
-                bisect_left(cuts, min(period.ends_at, last)),
-            )
-            for period, item in priced
-        ]
-        for (item, tally, begin, end), stretches in _stretches(customer, cuts, rated):
+        """Add what grew inside the range, price by price from the start of each plan segment on."""
+        cuts = _cuts(self.edges, priced)
+        rated = [_rated(segment, item, partial(self._group, names(item)), cuts) for segment, item in priced]
+        for (_, item, tally, begin, end), stretches in _stretches(customer, cuts, rated):
             for cut, stretch in zip(cuts[begin:end], stretches, strict=True):
                 # Before the range (-1) it only matters what has been used up: tiers, included quantity.
                 index = bisect_right(self.edges, cut) - 1
@@ -318,12 +334,26 @@ def _by_time_then_group(entry: tuple[tuple[int, Group], _Cell]) -> tuple[int, li
 
 
 class _Rated[G: Hashable](NamedTuple):
-    """A price that is tallied in the ranges [begin, end) of a series."""
+    """A price of a plan segment that is tallied in the ranges [begin, end) of a series."""
 
+    segment: PlanSegment
     item: PriceTerms
     tally: Tally[G]
     begin: int
     end: int
+
+
+def _cuts(edges: Sequence[datetime], priced: Iterable[tuple[PlanSegment, PriceTerms]]) -> list[datetime]:
+    """The edges, and where plan segments begin and end before the last of them."""
+    last = edges[-1]
+    return sorted({*edges, *(cut for one, _ in priced for cut in (one.starts_at, min(one.ends_at, last)))})
+
+
+def _rated[G: Hashable](
+    segment: PlanSegment, item: PriceTerms, group_of: Callable[[Dimensions], G], cuts: Sequence[datetime]
+) -> _Rated[G]:
+    begin, end = (bisect_left(cuts, at) for at in (segment.starts_at, min(segment.ends_at, cuts[-1])))
+    return _Rated(segment, item, Tally(item.terms, group_of), begin, end)
 
 
 type _Stretch[G: Hashable] = tuple[list[MeterTotal], Newcomers[G] | None]  # what a tally takes
@@ -385,7 +415,7 @@ def _newcomers[G: Hashable](
         return []
     rows, groups, asked = _Labels[int](), _Labels[tuple[int, G]](), list[Asked]()
     answers: list[tuple[int, int]] = []  # which question tells of the rows, and which of the groups
-    for item, tally, begin, end in unique:
+    for _, item, tally, begin, end in unique:
         sets = {one.set_id: one for stretch in usage[begin:end] for one in stretch[item.meter.pk]}
         places = {set_id: tally.place(one.dimensions) for set_id, one in sets.items()}
         by_row = {set_id: rows.number(row) for set_id, (row, _) in places.items()}

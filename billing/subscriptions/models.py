@@ -9,7 +9,9 @@ from django.db.models.functions import Now
 from accounts.ids import new_id
 from accounts.models import Customer
 from billing.fields import ordered
+from billing.periods import Interval
 from billing.pricing.models import Coupon, PlanVersion
+from billing.subscriptions.proration import Share
 
 
 class SubscriptionStatus(models.TextChoices):
@@ -18,7 +20,11 @@ class SubscriptionStatus(models.TextChoices):
 
 
 class Subscription(models.Model):
-    """A customer on a plan version, from a quarter hour on."""
+    """A customer on a plan version, from a quarter hour on.
+
+    `ends_at` lies ahead while a cancellation waits for it. Billing periods are derived from `anchored_on`, a date of
+    the customer's calendar: that of the start, or of the change to a plan with other billing periods.
+    """
 
     public_id = models.CharField(max_length=40, unique=True, default=partial(new_id, "sub"), editable=False)
     customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="subscriptions")
@@ -36,6 +42,16 @@ class Subscription(models.Model):
     )
     starts_at = models.DateTimeField()
     ends_at = models.DateTimeField(null=True, editable=False)
+    next_version = models.ForeignKey(
+        PlanVersion,
+        on_delete=models.PROTECT,
+        null=True,
+        editable=False,
+        related_name="+",
+        help_text="Holds from the next billing period.",
+    )
+    trial_ends_at = models.DateTimeField(null=True, editable=False)
+    anchored_on = models.DateField(editable=False)
     anchor_day = models.PositiveSmallIntegerField(help_text="Day of month on which periods begin, 1 to 31.")
     anchor_month = models.PositiveSmallIntegerField(null=True, blank=True, help_text="For yearly plans, 1 to 12.")
     created_at = models.DateTimeField(db_default=Now(), editable=False)
@@ -95,13 +111,20 @@ class PeriodStatus(models.TextChoices):
 
 
 class BillingPeriod(models.Model):
-    """The half-open stretch for which a subscription is billed at once, in the customer's zone as of its opening."""
+    """The half-open stretch for which a subscription is billed at once, in the customer's zone as of its opening.
+
+    [`whole_starts_at`, `whole_ends_at`) is what a full base fee is for: longer than the period where that begins
+    between two anchors or ends early. `version` is that of the last plan segment. A period whose subscription was
+    cancelled as it began is empty.
+    """
 
     subscription = models.ForeignKey(Subscription, on_delete=models.PROTECT, related_name="periods")
     customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="+")
     version = models.ForeignKey(PlanVersion, on_delete=models.PROTECT, related_name="+")
     starts_at = models.DateTimeField()
     ends_at = models.DateTimeField()
+    whole_starts_at = models.DateTimeField()
+    whole_ends_at = models.DateTimeField()
     timezone = models.CharField(max_length=64)
     status = models.CharField(max_length=8, choices=PeriodStatus, default=PeriodStatus.OPEN)
 
@@ -113,7 +136,15 @@ class BillingPeriod(models.Model):
                 fields=["subscription"], condition=Q(status="open"), name="one_open_period_per_subscription"
             ),
             models.CheckConstraint(condition=Q(status__in=PeriodStatus.values), name="period_status_is_known"),
-            ordered("starts_at", "ends_at", "period_is_not_empty"),
+            models.CheckConstraint(
+                condition=Q(ends_at__gt=models.F("starts_at"))
+                | Q(ends_at=models.F("starts_at"), status__in=[PeriodStatus.GRACE, PeriodStatus.CLOSED]),
+                name="period_is_not_empty",
+            ),
+            models.CheckConstraint(
+                condition=Q(whole_starts_at__lte=models.F("starts_at"), whole_ends_at__gte=models.F("ends_at")),
+                name="period_is_part_of_a_whole",
+            ),
         ]
         indexes = [
             # Due work: periods to roll, and those whose grace has passed.
@@ -123,3 +154,34 @@ class BillingPeriod(models.Model):
 
     def __str__(self) -> str:
         return f"{self.subscription}: {self.starts_at:%Y-%m-%d} to {self.ends_at:%Y-%m-%d}"
+
+
+class PlanSegment(models.Model):
+    """A stretch of a billing period under one plan version; those of a period follow each other without a gap.
+
+    Quantities begin anew in each. Whatever a plan version says for a billing period counts in proportion. In a trial
+    nothing is charged.
+    """
+
+    period = models.ForeignKey(BillingPeriod, on_delete=models.CASCADE, related_name="plan_segments")
+    version = models.ForeignKey(PlanVersion, on_delete=models.PROTECT, related_name="+")
+    starts_at = models.DateTimeField()
+    ends_at = models.DateTimeField()
+    is_trial = models.BooleanField(default=False)
+    created_at = models.DateTimeField(help_text="When it was asked for: a change that is undone at once never was.")
+
+    class Meta:
+        ordering = ["starts_at"]
+        constraints = [
+            models.UniqueConstraint(fields=["period", "starts_at"], name="one_plan_segment_per_start"),
+            ordered("starts_at", "ends_at", "plan_segment_is_not_empty"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.version} from {self.starts_at:%Y-%m-%d %H:%M} to {self.ends_at:%Y-%m-%d %H:%M}"
+
+    @property
+    def share(self) -> Share:
+        """Which part of a whole billing period it is."""
+        period = self.period
+        return Share(Interval(self.starts_at, self.ends_at), Interval(period.whole_starts_at, period.whole_ends_at))

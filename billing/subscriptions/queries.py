@@ -5,29 +5,51 @@ from collections.abc import Collection
 from datetime import date, datetime, timedelta
 from typing import Final
 
-from django.db.models import DateField, DateTimeField, F, Func, Q, QuerySet
+from django.db.models import DateField, DateTimeField, F, Func, Prefetch, Q, QuerySet, prefetch_related_objects
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Cast
 
 from accounts.models import Customer
 from billing.periods import Interval, calendar_period
 from billing.reads import once, remember
-from billing.subscriptions.models import BillingPeriod, PeriodStatus, Subscription, SubscriptionStatus
+from billing.subscriptions.models import BillingPeriod, PeriodStatus, PlanSegment, Subscription, SubscriptionStatus
 
 GRACE: Final = timedelta(hours=24)  # for events that come late, before a period closes
+SEGMENTS: Final = Prefetch("plan_segments", PlanSegment.objects.select_related("version__plan"))
 
 
 def subscriptions(customer: Customer | None = None) -> QuerySet[Subscription]:
-    """Those of a customer, or of all; oldest first."""
-    found = Subscription.objects.select_related("customer", "version__plan").order_by("starts_at", "id")
+    """Those of a customer, or of all, oldest first; with their open period and its plan segments."""
+    parts = ("customer", "version__plan", "next_version__plan")
+    found = Subscription.objects.select_related(*parts).order_by("starts_at", "id")
+    opened = BillingPeriod.objects.filter(status=PeriodStatus.OPEN).prefetch_related(SEGMENTS)
+    found = found.prefetch_related(Prefetch("periods", opened, to_attr="open_periods"))
     return found if customer is None else found.filter(customer=customer)
+
+
+def open_period(subscription: Subscription) -> BillingPeriod | None:
+    """The open billing period of one of `subscriptions`; None once it has ended."""
+    opened: list[BillingPeriod] = subscription.open_periods  # type: ignore[attr-defined]  # prefetched
+    return opened[0] if opened else None
+
+
+def stage(subscription: Subscription, at: datetime) -> str:
+    """Where its life stands: "scheduled", "trialing", "active" or "ended"."""
+    if subscription.status == SubscriptionStatus.ENDED:
+        return "ended"
+    if subscription.starts_at > at:
+        return "scheduled"
+    in_trial = subscription.trial_ends_at is not None and at < subscription.trial_ends_at
+    return "trialing" if in_trial else "active"
 
 
 def periods(
     customer: Customer, *, starts_at: datetime | None = None, ends_at: datetime | None = None
 ) -> QuerySet[BillingPeriod]:
-    """The customer's billing periods that share time with [starts_at, ends_at), in time order."""
-    found = BillingPeriod.objects.filter(customer=customer).select_related("customer", "subscription", "version__plan")
+    """The customer's billing periods that share time with [starts_at, ends_at), in time order, with their plan
+    segments. Two queries."""
+    found = BillingPeriod.objects.filter(customer=customer).prefetch_related(SEGMENTS)
+    found = found.select_related("customer", "subscription", "version__plan")
     if starts_at is not None:
         found = found.filter(ends_at__gt=starts_at)
     if ends_at is not None:
@@ -42,14 +64,15 @@ def periods_between(customer: Customer, starts_at: datetime, ends_at: datetime) 
 
 
 def read_periods_ahead(ranges: Collection[tuple[int, datetime, datetime]]) -> None:
-    """Inside `reads.shared`: read what `periods_between` is going to be asked, (customer id, start, end), in one
-    query."""
+    """Inside `reads.shared`: read what `periods_between` is going to be asked, (customer id, start, end), in two
+    queries."""
     if not ranges:
         return
     customers, starts, ends = zip(*ranges, strict=True)
     found: dict[int, list[BillingPeriod]] = defaultdict(list)
     near = BillingPeriod.objects.filter(customer__in=customers, ends_at__gt=min(starts), starts_at__lt=max(ends))
-    for period in near.select_related("customer", "subscription", "version__plan").order_by("starts_at", "id"):
+    near = near.select_related("customer", "subscription", "version__plan").prefetch_related(SEGMENTS)
+    for period in near.order_by("starts_at", "id"):
         found[period.customer_id].append(period)
     remember(
         (
@@ -58,6 +81,37 @@ def read_periods_ahead(ranges: Collection[tuple[int, datetime, datetime]]) -> No
         )
         for customer_id, starts_at, ends_at in ranges
     )
+
+
+def segments_of(period: BillingPeriod) -> list[PlanSegment]:
+    """The plan segments of the period, in time order. No query for a period of `periods`."""
+    prefetch_related_objects([period], SEGMENTS)
+    return list(period.plan_segments.all())
+
+
+def segments_between(customer: Customer, starts_at: datetime, ends_at: datetime) -> list[PlanSegment]:
+    """The plan segments that share time with [starts_at, ends_at), period by period. Queries as `periods_between`."""
+    return [
+        segment
+        for period in periods_between(customer, starts_at, ends_at)
+        for segment in segments_of(period)
+        if segment.ends_at > starts_at and segment.starts_at < ends_at
+    ]
+
+
+def versions_between(
+    customer: Customer, *, starts_at: datetime, ends_at: datetime | None, beside: Subscription | None = None
+) -> set[int]:
+    """Ids of the plan versions that the customer is on, or will be, in [starts_at, ends_at); without those of the
+    subscription `beside`."""
+    lasting = Subscription.objects.filter(Q(ends_at=None) | Q(ends_at__gt=starts_at), customer=customer)
+    parts = PlanSegment.objects.filter(period__customer=customer, ends_at__gt=starts_at)
+    if ends_at is not None:
+        lasting, parts = lasting.filter(starts_at__lt=ends_at), parts.filter(starts_at__lt=ends_at)
+    if beside is not None:
+        lasting, parts = lasting.exclude(pk=beside.pk), parts.exclude(period__subscription=beside)
+    planned = {version for pair in lasting.values_list("version", "next_version") for version in pair if version}
+    return planned | set(parts.values_list("version", flat=True))
 
 
 def current_period(customer: Customer, at: datetime, subscription: Subscription | None = None) -> BillingPeriod | None:

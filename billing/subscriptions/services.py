@@ -1,19 +1,31 @@
-"""Actions on subscriptions: start one, and roll its billing periods on as time passes."""
+"""Actions on subscriptions: start, change, cancel and resume them, and roll their billing periods on as time passes."""
 
+from calendar import monthrange
 from datetime import datetime, timedelta
-from typing import Final, cast
+from typing import Final, Literal, cast
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.db.models import Q
 
 from accounts.models import Customer
 from billing.errors import Conflict
 from billing.metering.services import claim, publish, track
-from billing.periods import Anchor, Interval, PeriodUnit, first_period, local_date, next_period, quarter_floor
+from billing.periods import (
+    QUARTER,
+    Anchor,
+    Interval,
+    PeriodUnit,
+    first_period,
+    local_date,
+    next_period,
+    quarter_floor,
+    whole_first_period,
+)
 from billing.pricing.models import PlanVersion, Price, VersionStatus
-from billing.subscriptions.models import BillingPeriod, PeriodStatus, Subscription, SubscriptionStatus
-from billing.subscriptions.queries import GRACE
+from billing.subscriptions.models import BillingPeriod, PeriodStatus, PlanSegment, Subscription, SubscriptionStatus
+from billing.subscriptions.queries import GRACE, versions_between
+
+type When = Literal["now", "period_end"]
 
 _FAR: Final = timedelta(days=3653)
 
@@ -38,18 +50,79 @@ def start(
     starts_at = quarter_floor(starts_at)
     _check(version, starts_at, anchor_day, anchor_month, at)
     _check_meters(customer, version, starts_at)
-    zone = Customer.objects.values_list("timezone", flat=True).get(pk=customer.pk)
+    zone = _zone(customer.pk)
     subscription = Subscription.objects.create(
         customer=customer,
         version=version,
         starts_at=starts_at,
+        anchored_on=local_date(starts_at, zone),
         anchor_day=anchor_day or local_date(starts_at, zone).day,
         anchor_month=anchor_month,
         created_at=at,
     )
-    _open(subscription, first_period(_anchor(subscription, zone), zone, starts_at), zone)
+    _open_anew(subscription, starts_at, zone, at)
     publish(customer_id=customer.pk)
     return subscription
+
+
+@transaction.atomic
+def change(*, subscription: Subscription, version: PlanVersion, when: When, at: datetime) -> Subscription:
+    """Put the subscription on another version: from the quarter hour of `at` on, or from the next billing period.
+
+    A version with the same billing periods begins a plan segment of the present one; another ends the period, and
+    periods are counted from then. In a trial the trial goes on. A change that is taken back within a quarter hour
+    never was; a change to the present version calls off the one that waits for the period's end. Raises
+    ValidationError by field, Conflict `subscription_ended`, `meter_already_priced`.
+    """
+    subscription = _claimed(subscription, at)
+    _check_change(subscription, version, at)
+    _check_meters(subscription.customer, version, at, subscription=subscription)
+    if when == "period_end" or version == subscription.version:
+        subscription.next_version = version if version != subscription.version else None
+        subscription.save(update_fields=["next_version"])
+    else:
+        _change_now(subscription, version, at)
+    publish(customer_id=subscription.customer_id)
+    return subscription
+
+
+@transaction.atomic
+def cancel(*, subscription: Subscription, when: When, at: datetime) -> Subscription:
+    """End the subscription at the start of the quarter hour of `at`, or with the billing period.
+
+    One that is cancelled in its first quarter hour never was. Raises Conflict `subscription_ended`.
+    """
+    subscription = _claimed(subscription, at)
+    period = _open_period(subscription)
+    if when == "period_end":
+        subscription.ends_at = period.ends_at
+    else:
+        subscription.ends_at = max(quarter_floor(at), period.starts_at)
+        subscription.status = SubscriptionStatus.ENDED
+        _end_early(period, subscription.ends_at)
+        period.status = PeriodStatus.GRACE
+        period.save()
+    subscription.save(update_fields=["ends_at", "status"])
+    publish(customer_id=subscription.customer_id)
+    return subscription
+
+
+@transaction.atomic
+def resume(*, subscription: Subscription, at: datetime) -> Subscription:
+    """Take back a cancellation that waits for the period's end. Raises Conflict `subscription_ended`,
+    `not_cancelled`, `meter_already_priced`."""
+    subscription = _claimed(subscription, at)
+    if subscription.ends_at is None:
+        raise Conflict("This subscription is not cancelled, so there is nothing to resume.", code="not_cancelled")
+    ended_at, subscription.ends_at = subscription.ends_at, None
+    for version in filter(None, (subscription.version, subscription.next_version)):
+        _check_meters(subscription.customer, version, ended_at, subscription=subscription)
+    subscription.save(update_fields=["ends_at"])
+    publish(customer_id=subscription.customer_id)
+    return subscription
+
+
+# --- time passes ----------------------------------------------------------------------------------------------
 
 
 def roll(*, customer_id: int, at: datetime) -> bool:
@@ -67,7 +140,8 @@ def roll(*, customer_id: int, at: datetime) -> bool:
         ends_at__lte=at,
         subscription__status=SubscriptionStatus.ACTIVE,
     )
-    for period in ended.select_related("subscription__version", "subscription__customer").order_by("ends_at", "id"):
+    parts = ("subscription__version", "subscription__next_version", "subscription__customer")
+    for period in ended.select_related(*parts).order_by("ends_at", "id"):
         _catch_up(period, at)
         moved = True
     return moved
@@ -75,45 +149,177 @@ def roll(*, customer_id: int, at: datetime) -> bool:
 
 def _catch_up(period: BillingPeriod, at: datetime) -> None:
     subscription = period.subscription
-    zone = subscription.customer.timezone
-    first_zone = subscription.periods.order_by("starts_at").values_list("timezone", flat=True)[0]
-    anchor = _anchor(subscription, first_zone)
     while period.ends_at <= at:
         period.status = PeriodStatus.GRACE
         period.save(update_fields=["status"])
-        period = _open(subscription, next_period(anchor, zone, period.ends_at), zone)
+        if subscription.ends_at is not None and subscription.ends_at <= period.ends_at:
+            subscription.status = SubscriptionStatus.ENDED
+            subscription.save(update_fields=["status"])
+            return
+        period = _follow(subscription, period)
 
 
-def _open(subscription: Subscription, interval: Interval, zone: str) -> BillingPeriod:
+def _follow(subscription: Subscription, period: BillingPeriod) -> BillingPeriod:
+    """Open the next period, under the version that waits for it."""
+    zone = subscription.customer.timezone
+    before, after = subscription.version, subscription.next_version
+    if after is not None:
+        subscription.version, subscription.next_version = after, None
+        subscription.save(update_fields=["version", "next_version"])
+        if not _same_periods(before, after):
+            _anchor_anew(subscription, period.ends_at, zone)
+            return _open_anew(subscription, period.ends_at, zone, period.ends_at)
+    interval = next_period(_anchor(subscription), zone, period.ends_at)
+    return _open(subscription, interval, interval, zone, period.ends_at)
+
+
+def _open_anew(subscription: Subscription, starts_at: datetime, zone: str, at: datetime) -> BillingPeriod:
+    """Open a period where the calendar of periods begins: it lasts until the first anchor."""
+    anchor = _anchor(subscription)
+    whole = whole_first_period(anchor, zone, starts_at)
+    return _open(subscription, first_period(anchor, zone, starts_at), whole, zone, at)
+
+
+def _open(subscription: Subscription, interval: Interval, whole: Interval, zone: str, at: datetime) -> BillingPeriod:
     period = BillingPeriod.objects.create(
         subscription=subscription,
         customer_id=subscription.customer_id,
         version_id=subscription.version_id,
         starts_at=interval.start,
         ends_at=interval.end,
+        whole_starts_at=whole.start,
+        whole_ends_at=whole.end,
         timezone=zone,
+    )
+    PlanSegment.objects.create(
+        period=period,
+        version_id=subscription.version_id,
+        starts_at=interval.start,
+        ends_at=interval.end,
+        created_at=at,
     )
     track(customer_id=subscription.customer_id, starts_at=interval.start, ends_at=interval.end)
     return period
 
 
-def _anchor(subscription: Subscription, first_zone: str) -> Anchor:
+def _anchor(subscription: Subscription) -> Anchor:
     version = subscription.version
     return Anchor(
         interval=cast(PeriodUnit, version.interval),
         count=version.interval_count,
-        starts_on=local_date(subscription.starts_at, first_zone),
+        starts_on=subscription.anchored_on,
         day=subscription.anchor_day,
         month=subscription.anchor_month,
     )
 
 
+def _anchor_anew(subscription: Subscription, at: datetime, zone: str) -> None:
+    """Count periods from this day on; the anchor day stays where this is it, though clamped to a shorter month."""
+    day = local_date(at, zone)
+    if day.day != min(subscription.anchor_day, monthrange(day.year, day.month)[1]):
+        subscription.anchor_day = day.day
+    subscription.anchored_on, subscription.anchor_month = day, None
+    subscription.save(update_fields=["anchored_on", "anchor_day", "anchor_month"])
+
+
+# --- changes within a period ----------------------------------------------------------------------------------
+
+
+def _claimed(subscription: Subscription, at: datetime) -> Subscription:
+    """The subscription as it is at `at`, with the claim on its customer."""
+    claim(customer_id=subscription.customer_id)
+    roll(customer_id=subscription.customer_id, at=at)
+    found = Subscription.objects.select_related("customer", "version__plan", "next_version__plan").get(
+        pk=subscription.pk
+    )
+    if found.status == SubscriptionStatus.ENDED:
+        raise Conflict("This subscription has ended. Start a new one.", code="subscription_ended")
+    return found
+
+
+def _open_period(subscription: Subscription) -> BillingPeriod:
+    return subscription.periods.get(status=PeriodStatus.OPEN)
+
+
+def _change_now(subscription: Subscription, version: PlanVersion, at: datetime) -> None:
+    period = _open_period(subscription)
+    starts_at = max(quarter_floor(at), period.starts_at)
+    if _same_periods(subscription.version, version):
+        _begin_segment(period, version, starts_at, at)
+        period.version = version
+        period.save(update_fields=["version"])
+        subscription.version, subscription.next_version = version, None
+        subscription.save(update_fields=["version", "next_version"])
+    elif starts_at > period.starts_at:
+        _end_early(period, starts_at)
+        period.save(update_fields=["ends_at"])
+        subscription.next_version = version
+        subscription.save(update_fields=["next_version"])
+        roll(customer_id=subscription.customer_id, at=at)
+        subscription.refresh_from_db()
+    else:
+        _begin_anew(subscription, period, version, at)
+
+
+def _begin_segment(period: BillingPeriod, version: PlanVersion, starts_at: datetime, at: datetime) -> None:
+    *_, before, last = [None, *period.plan_segments.order_by("starts_at")]
+    assert last is not None
+    replaces = last.starts_at >= starts_at or at - last.created_at < QUARTER
+    if before is not None and before.version_id == version.pk and replaces:
+        last.delete()
+        before.ends_at = period.ends_at
+        before.save(update_fields=["ends_at"])
+    elif last.starts_at >= starts_at:
+        last.version = version
+        last.save(update_fields=["version"])
+    else:
+        last.ends_at = starts_at
+        last.save(update_fields=["ends_at"])
+        PlanSegment.objects.create(
+            period=period, version=version, starts_at=starts_at, ends_at=period.ends_at, created_at=at
+        )
+
+
+def _begin_anew(subscription: Subscription, period: BillingPeriod, version: PlanVersion, at: datetime) -> None:
+    """The period has only just begun: it becomes one of the other version."""
+    subscription.version, subscription.next_version = version, None
+    subscription.save(update_fields=["version", "next_version"])
+    _anchor_anew(subscription, period.starts_at, period.timezone)
+    anchor = _anchor(subscription)
+    interval = first_period(anchor, period.timezone, period.starts_at)
+    whole = whole_first_period(anchor, period.timezone, period.starts_at)
+    period.version, period.ends_at = version, interval.end
+    period.whole_starts_at, period.whole_ends_at = whole.start, whole.end
+    period.save()
+    period.plan_segments.update(version=version, ends_at=interval.end)
+    track(customer_id=subscription.customer_id, starts_at=interval.start, ends_at=interval.end)
+
+
+def _end_early(period: BillingPeriod, ends_at: datetime) -> None:
+    """Cut the period and its plan segments; what a whole one is stays."""
+    period.plan_segments.filter(starts_at__gte=ends_at).delete()
+    period.plan_segments.filter(ends_at__gt=ends_at).update(ends_at=ends_at)
+    period.ends_at = ends_at
+    if ends_at > period.starts_at:
+        track(customer_id=period.customer_id, starts_at=period.starts_at, ends_at=ends_at)
+
+
+def _same_periods(one: PlanVersion, other: PlanVersion) -> bool:
+    return (one.interval, one.interval_count) == (other.interval, other.interval_count)
+
+
+# --- what may be ----------------------------------------------------------------------------------------------
+
+
+def _zone(customer_id: int) -> str:
+    """As it is now, whatever whoever asks has read before."""
+    return Customer.objects.values_list("timezone", flat=True).get(pk=customer_id)
+
+
 def _check(
     version: PlanVersion, starts_at: datetime, anchor_day: int | None, anchor_month: int | None, at: datetime
 ) -> None:
-    errors = {}
-    if version.status != VersionStatus.PUBLISHED or version.published_at is None or version.published_at > at:
-        errors["version"] = "This version is not published yet. Publish it first, or choose one that is."
+    errors = _version_errors(version, at)
     if abs(starts_at - at) > _FAR:
         errors["starts_at"] = "Choose an instant within ten years of now."
     if version.interval in ("day", "week") and (anchor_day or anchor_month):
@@ -126,12 +332,29 @@ def _check(
         raise ValidationError(errors)
 
 
-def _check_meters(customer: Customer, version: PlanVersion, starts_at: datetime) -> None:
+def _check_change(subscription: Subscription, version: PlanVersion, at: datetime) -> None:
+    errors = {} if version == subscription.version else _version_errors(version, at)
+    present, wanted = subscription.version.plan.currency, version.plan.currency
+    if present != wanted:
+        detail = f"This subscription is billed in {present}, that plan in {wanted}. Cancel it and start another one."
+        errors["plan"] = detail
+    if errors:
+        raise ValidationError(errors)
+
+
+def _version_errors(version: PlanVersion, at: datetime) -> dict[str, str]:
+    if version.status != VersionStatus.PUBLISHED or version.published_at is None or version.published_at > at:
+        return {"version": "This version is not published yet. Publish it first, or choose one that is."}
+    return {}
+
+
+def _check_meters(
+    customer: Customer, version: PlanVersion, starts_at: datetime, subscription: Subscription | None = None
+) -> None:
     """A meter is priced by one subscription of a customer at a time."""
-    lasting = Subscription.objects.filter(Q(ends_at=None) | Q(ends_at__gt=starts_at), customer=customer)
-    priced = Price.objects.filter(
-        version__subscriptions__in=lasting, meter__in=Price.objects.filter(version=version).values("meter")
-    )
+    ends_at = subscription.ends_at if subscription else None
+    lasting = versions_between(customer, starts_at=starts_at, ends_at=ends_at, beside=subscription)
+    priced = Price.objects.filter(version__in=lasting, meter__in=Price.objects.filter(version=version).values("meter"))
     taken = sorted(set(priced.values_list("meter__key", flat=True)))
     if taken:
         detail = f"An active subscription of this customer prices {', '.join(taken)} already."

@@ -21,6 +21,7 @@ from tests.access.actors import (
 
 READ, WRITE, EVENTS = Scope.BILLING_READ, Scope.BILLING_WRITE, Scope.EVENTS_WRITE
 TEAM = "c/<str:key>/team"
+SUBSCRIPTION = "api/v1/subscriptions/<id:subscription_id>"
 VERSION = "api/v1/plans/<str:key>/versions/<int:number>"
 
 BUDGET = {
@@ -89,6 +90,9 @@ OURS = [
     ("api/v1/subscriptions", "POST", operator_keys(WRITE)),
     ("api/v1/customers/<str:key>/upcoming-invoice", "GET", and_own(READ), "api/v1/customers/acme/upcoming-invoice"),
     ("api/v1/customers/<str:key>/bridge", "GET", and_own(READ), "api/v1/customers/acme/bridge"),
+    (f"{SUBSCRIPTION}/change", "POST", operator_keys(WRITE), "api/v1/subscriptions/{subscription}/change"),
+    (f"{SUBSCRIPTION}/cancel", "POST", operator_keys(WRITE), "api/v1/subscriptions/{subscription}/cancel"),
+    (f"{SUBSCRIPTION}/resume", "POST", operator_keys(WRITE), "api/v1/subscriptions/{subscription}/resume"),
     # --- API: budgets
     ("api/v1/customers/<str:key>/forecast", "GET", and_own(READ), "api/v1/customers/acme/forecast"),
     ("api/v1/budgets", "GET", own_rows(READ)),

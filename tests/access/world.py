@@ -22,7 +22,7 @@ def build(acme: Customer) -> dict[str, str]:
         customer=acme, name="Monthly", unit="USD", amount=Decimal(100), thresholds=[], recipients=["owners"], at=NOW
     )
     version = make_version(make_plan())
-    make_subscription(acme, version, LONG_AGO)
+    subscription = make_subscription(acme, version, LONG_AGO)
     grant = credits.grant(customer=acme, unit="credits", amount=Decimal(10), kind=GrantKind.PAID, at=NOW)
     return {
         "budget": budget.public_id,
@@ -34,4 +34,5 @@ def build(acme: Customer) -> dict[str, str]:
         "invitation": invitation_links.link(invitation.public_id).rpartition("/")[2],
         "meter": make_meter().key,
         "plan": version.plan.key,
+        "subscription": subscription.public_id,
     }

@@ -173,10 +173,10 @@ def test_cost_does_not_grow_with_events(ask, globex, events, django_assert_num_q
     secret = make_api_key()[1]
     ask("bridge", secret=secret)
 
-    # key (2), customer, settlement, freshness, period, add-ons, cells, meters, totals, grants, coupons
-    with django_assert_num_queries(11):
+    # key (2), customer, settlement, freshness, period and its parts, add-ons, cells, meters, totals, grants, coupons
+    with django_assert_num_queries(12):
         ask("upcoming-invoice", secret=secret)
-    with django_assert_num_queries(27):
+    with django_assert_num_queries(32):
         ask("bridge", secret=secret)
 
 

@@ -106,9 +106,9 @@ def test_lines_and_series_take_the_same_queries_whatever_there_is(house, variety
     with django_assert_num_queries(3):  # meters, counters, members
         queries.lines(period)
     edges = [START, START + QUARTER, START + 200 * QUARTER]
-    with django_assert_num_queries(4):
+    with django_assert_num_queries(5):
         queries.rated_series(house.customer, edges=edges, unit="USD", group_by=["model", "price"])
-    with django_assert_num_queries(8):
+    with django_assert_num_queries(9):
         queries.usage_series(house.customer, house.meters["users"], edges=edges, group_by=["model"])
 
 

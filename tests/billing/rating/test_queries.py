@@ -109,7 +109,11 @@ def test_a_segment_costs_what_its_end_cost_less_what_its_start_cost(house):
     ]
     line = queries.lines(house.period)[0]
     assert line.key in found[1].amounts
-    assert (line.key.id, line.key.unit, line.key.meter) == ((line.price.pk, 0, house.period.pk), "USD", "tokens")
+    assert (line.key.id, line.key.unit, line.key.meter) == (
+        (line.price.pk, 0, line.segment.pk, house.period.pk),
+        "USD",
+        "tokens",
+    )
 
 
 # --- series -------------------------------------------------------------------------------------------------
@@ -244,7 +248,7 @@ def test_a_series_takes_the_same_queries_whatever_there_is(house, variety, group
             house.use(meter, 1, quarter=100 * number, model=f"m{number}")
 
     series(house, [days(0), days(1)])  # the terms of the version
-    with django_assert_num_queries(3):  # periods, meters, counters
+    with django_assert_num_queries(4):  # periods, plan segments, meters, counters
         series(house, [days(number) for number in range(3 * variety)], group_by=group_by)
 
 
