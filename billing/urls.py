@@ -2,7 +2,7 @@
 
 from django.contrib.auth.decorators import login_not_required
 from django.urls import URLPattern, URLResolver, path, re_path
-from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
+from drf_spectacular.views import SpectacularSwaggerSplitView
 
 from billing.budgets.api import urlpatterns as budgets
 from billing.credits.api import urlpatterns as credits
@@ -10,6 +10,7 @@ from billing.cycle.api import urlpatterns as cycle
 from billing.cycle.statements_api import urlpatterns as statements
 from billing.cycle.subscriptions_api import urlpatterns as subscriptions
 from billing.http import unknown_route
+from billing.http.schema_view import SchemaView
 from billing.metering.api import urlpatterns as metering
 from billing.metering.customers_api import urlpatterns as customers
 from billing.metering.meters_api import urlpatterns as meters
@@ -31,7 +32,7 @@ rooms: list[URLPattern | URLResolver] = [
 
 urlpatterns = [
     *rooms,
-    path("schema/", SpectacularAPIView.as_view(), name="api-schema"),
+    path("schema/", SchemaView.as_view(), name="api-schema"),
     path("docs/", SpectacularSwaggerSplitView.as_view(url_name="api-schema"), name="api-docs"),
     re_path("", login_not_required(unknown_route), name="api-unknown"),
 ]

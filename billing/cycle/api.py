@@ -73,6 +73,7 @@ class ReceiptAnswer(EventRow):
     corrections = CorrectionRow(many=True)
     as_of = InstantField(allow_null=True, help_text="Everything acknowledged before it is in the lines.")
     meters = ReceiptMeterAnswer(many=True)
+    invoice = serializers.CharField(allow_null=True, help_text="Null: nothing is invoiced yet.")
 
 
 class ReceiptView(ApiView):
@@ -132,6 +133,7 @@ def shown_receipt(
             }
             for one, lines in fed
         ],
+        "invoice": None,
     }
 
 

@@ -9,6 +9,7 @@ from rest_framework.permissions import SAFE_METHODS
 from rest_framework.serializers import Serializer
 
 from billing.http.errors import PROBLEM
+from billing.http.fields import StrictSerializer
 from billing.http.idempotency import MAX_LENGTH
 from billing.http.paging import DEFAULT_LIMIT, MAX_LIMIT
 
@@ -79,6 +80,12 @@ class Schema(AutoSchema):
         if getattr(self.view, f"customer_key_may_{verb}"):
             keys = f"{keys} Also for a customer's own key."
         return f"{description}\n\n{keys}".strip()
+
+    def _map_basic_serializer(self, serializer: Any, direction: Literal["request", "response"]) -> dict[str, Any]:
+        """What would be refused as unknown is not allowed."""
+        schema: dict[str, Any] = super()._map_basic_serializer(serializer, direction)  # type: ignore[no-untyped-call]
+        is_strict = direction == "request" and isinstance(serializer, StrictSerializer)
+        return schema | ({"additionalProperties": False} if is_strict else {})
 
     def _get_response_bodies(self, direction: Literal["request", "response"] = "response") -> dict[str, Any]:
         bodies: dict[str, Any] = super()._get_response_bodies(direction)

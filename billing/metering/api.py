@@ -9,7 +9,7 @@ import msgspec
 from django.http.request import UnreadablePostError
 from django.urls import path
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter, PolymorphicProxySerializer, extend_schema
 from rest_framework import serializers
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
@@ -68,7 +68,7 @@ class _WithSource(serializers.Serializer[Any]):
     source = serializers.CharField(max_length=255, default="default")  # type: ignore[assignment] # a field of ours
 
 
-class EventBody(_WithSource):
+class EventBody(_WithSource, StrictSerializer):
     """One event. For the schema: `decoding` reads them."""
 
     id = serializers.CharField(max_length=255)
@@ -77,6 +77,18 @@ class EventBody(_WithSource):
     timestamp = InstantField(required=False, help_text="Now when absent. 35 days back, 5 minutes ahead.")
     properties = serializers.DictField(required=False, help_text="Up to 50; an event has up to 8 kB.")
     authorization = serializers.CharField(required=False, help_text="A hold that this event ends.")
+
+
+class BatchBody(StrictSerializer):
+    events = EventBody(many=True)
+
+
+EVENTS_BODY = PolymorphicProxySerializer(
+    component_name="IngestBody",
+    serializers=[EventBody, BatchBody, EventBody(many=True)],
+    resource_type_field_name=None,
+    many=False,
+)
 
 
 class ItemResult(serializers.Serializer[Any]):
@@ -157,7 +169,7 @@ class EventsView(ApiView):
     @extend_schema(
         operation_id="events_create",
         request={
-            "application/json": EventBody,
+            "application/json": EVENTS_BODY,
             "application/cloudevents+json": OpenApiTypes.OBJECT,
             "application/cloudevents-batch+json": OpenApiTypes.OBJECT,
         },

@@ -46,7 +46,7 @@ def test_every_list_says_how_it_is_paged(operations):
 
 def test_what_only_has_its_neutral_value_so_far_says_which(schema):
     fields = schema["components"]["schemas"]
-    assert fields["BudgetBody"]["properties"]["stop_at_percent"]["anyOf"] == [{"type": "null"}]
+    assert fields["BudgetBodyRequest"]["properties"]["stop_at_percent"]["anyOf"] == [{"type": "null"}]
 
 
 def test_every_operation_says_which_errors_it_may_answer_with(operations):
@@ -64,3 +64,19 @@ def test_every_operation_describes_itself_its_keys_and_its_errors(operations):
     assert [name for name, one in operations.items() if one["description"].startswith("Needs")] == []
     assert [name for name, one in operations.items() if not {"400", "401", "403", "503"} <= set(one["responses"])] == []
     assert [name for name, one in operations.items() if one["security"] != [{"apiKey": []}]] == []
+
+
+def test_bodies_allow_no_other_fields_and_answers_may_get_more(schema):
+    fields = schema["components"]["schemas"]
+    bodies = [name for name in fields if name.endswith("Request") and name != "IngestBodyRequest"]
+    assert bodies
+    assert [name for name in bodies if fields[name].get("additionalProperties") is not False] == []
+    assert "additionalProperties" not in fields["MeterRow"]
+    assert len(fields["IngestBodyRequest"]["oneOf"]) == 3
+
+
+def test_it_is_json_for_whoever_asks_for_json(client):
+    assert client.get("/api/v1/schema/?format=json").json()["openapi"] == "3.1.1"
+    assert client.get("/api/v1/schema/", headers={"Accept": "application/json"}).json()["openapi"] == "3.1.1"
+    assert client.get("/api/v1/schema/").content.startswith(b"openapi: 3.1.1")
+    assert client.get("/api/v1/schema/?format=xml").status_code == 404
