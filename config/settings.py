@@ -129,6 +129,10 @@ SILENCED_SYSTEM_CHECKS: list[str] = []
 EVENT_MONTHS_KEPT = env.integer("EVENT_MONTHS_KEPT", 13)
 # Values of a dimension that a customer may use in a month, each counted by itself; more count under "(other)".
 DIMENSION_VALUES = env.integer("DIMENSION_VALUES", 10_000)
+# Requests with events that one web process takes at once. Fewer than its threads, so that pages keep some.
+INGEST_AT_ONCE = env.integer("INGEST_AT_ONCE", 18)
+# Events that one key may send a second, on average; 0 for any number.
+INGEST_EVENTS_PER_SECOND = env.integer("INGEST_EVENTS_PER_SECOND", 0)
 
 # --- Valkey: caches and the message broker; nothing lives only there --------------------------------------------
 REDIS_URL = env.text("REDIS_URL", embedded.redis_url(VAR))

@@ -38,6 +38,7 @@ ERRORS = {
     413: "The body is too large.",
     415: "The body has a type or an encoding that is not taken here.",
     422: "The answer would have too many rows.",
+    429: "This key has sent too much: send the same request again after `Retry-After` seconds.",
     503: "The database is busy or away: send the same request again.",
 }
 

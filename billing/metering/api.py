@@ -35,7 +35,7 @@ from billing.http import (
     read_body,
     read_query,
 )
-from billing.metering import correcting, decoding, queries, services
+from billing.metering import correcting, decoding, limits, queries, services
 from billing.metering.corrections import UnknownEvent
 from billing.metering.models import (
     CorrectionKind,
@@ -160,7 +160,7 @@ class ListedEvent(EventRow):
 class EventsView(ApiView):
     """Events in, one by one or up to 1,000 at once, and out again by customer."""
 
-    own_errors = (404,)
+    own_errors = (404, 429)
     write_scope = Scope.EVENTS_WRITE
     customer_key_may_read = True
     idempotent = False  # an event carries its identity itself
@@ -182,15 +182,19 @@ class EventsView(ApiView):
         if backfill := _flag(request, "backfill"):
             require_scope(key, Scope.BILLING_WRITE)
         try:
-            answer = services.ingest(
-                body=_body(request),
-                content_type=request.content_type or "",
-                api_key=key,
-                at=now(),
-                backfill=backfill,
-            )
+            with limits.place():
+                answer = services.ingest(
+                    body=_body(request),
+                    content_type=request.content_type or "",
+                    api_key=key,
+                    at=now(),
+                    backfill=backfill,
+                )
         except decoding.BodyError as error:
             raise ApiError(error.code, error.detail, error.status) from error
+        except limits.Limited as error:
+            headers = {"Retry-After": str(error.retry_after)}
+            raise ApiError(error.code, error.detail, error.status, headers=headers) from error
         return Response(answer.as_dict())
 
     @extend_schema(operation_id="events_list", parameters=[EventsQuery], responses=page_of("EventPage", ListedEvent))

@@ -21,6 +21,7 @@ from billing.metering import (
     counting,
     decoding,
     folding,
+    limits,
     minutes,
     partitions,
     queries,
@@ -107,9 +108,12 @@ def ingest(
     same time share it. Not inside a transaction of the caller's.
 
     Once this returns, what is answered as accepted or unmatched is stored for good. `backfill` takes events back to
-    1970 and keeps their identities for ever. Raises decoding.BodyError when the body as a whole cannot be read.
+    1970 and keeps their identities for ever. Raises decoding.BodyError when the body as a whole cannot be read, and
+    limits.Limited when the key has sent too much.
     """
     cut = decoding.split(body, content_type)
+    if api_key:
+        limits.charge(api_key, len(cut.items))
     events, refused = _judged(cut.items, cut.shape, window(at, backfill=backfill))
     judged = Judged(events, refused, api_key.pk if api_key else None, at)
     if backfill or len(events) > MOST_GATHERED:
