@@ -20,13 +20,17 @@ from billing.budgets.forecast import Forecast
 from billing.budgets.models import Alert, Budget
 from billing.credits import queries as credits
 from billing.credits.burning import paid_series
+from billing.credits.statements import PeriodStatement, period_statement
+from billing.cycle.bridge import Bridge, bridges
 from billing.metering import queries as metering
 from billing.metering.models import Meter
 from billing.periods import QUARTER, Interval, buckets, quarter_floor
-from billing.pricing.queries import PriceTerms, terms_by_version
-from billing.rating.queries import SeriesRow
+from billing.pricing.models import PlanVersion, VersionStatus
+from billing.pricing.queries import PriceTerms, spec_of, terms_by_version
+from billing.pricing.spec import VersionSpec
+from billing.rating.queries import Line, SeriesRow, priced_between
 from billing.subscriptions import queries as subscriptions
-from billing.subscriptions.models import BillingPeriod
+from billing.subscriptions.models import BillingPeriod, PlanSegment
 
 FORECAST_SECONDS = 60
 FIRST_DIMENSIONS = ("model", "api_key")  # what people ask for first
@@ -189,3 +193,55 @@ class Reading:
 
     def spend(self, edges: Sequence[datetime], *, group_by: Sequence[str] = ()) -> Sequence[SeriesRow]:
         return credits.spend_series(self.customer, edges=edges, unit=self.unit, group_by=group_by)
+
+
+@dataclass(frozen=True)
+class PlanReading(Reading):
+    """The same of a customer with a subscription, and what it pays by."""
+
+    @property
+    def the_period(self) -> BillingPeriod:
+        assert self.period is not None, "without a subscription there is nothing to read"
+        return self.period
+
+    @cached_property
+    def statement(self) -> PeriodStatement:
+        return period_statement(self.the_period, at=self.at)
+
+    @cached_property
+    def bridges(self) -> Sequence[Bridge]:
+        return bridges(self.statement)
+
+    @cached_property
+    def lines(self) -> Sequence[Line]:
+        rows = [row.source for one in self.statement.units for row in one.usage_rows]
+        return [source for source in rows if isinstance(source, Line)]
+
+    @cached_property
+    def spec(self) -> VersionSpec:
+        """What the plan version says."""
+        return spec_of(self.the_period.version)
+
+    @cached_property
+    def book(self) -> Mapping[PlanSegment, Sequence[PriceTerms]]:
+        """The prices of each plan segment that the statement is about."""
+        covered = {period.pk for period in self.statement.covered}
+        found: dict[PlanSegment, list[PriceTerms]] = {}
+        interval = self.interval
+        for segment, item in priced_between(self.customer, starts_at=interval.start, ends_at=interval.end):
+            if segment.period_id in covered:
+                found.setdefault(segment, []).append(item)
+        return found
+
+    @property
+    def trial_ends_at(self) -> datetime | None:
+        """While it lasts."""
+        ends_at = self.the_period.subscription.trial_ends_at
+        return self.local(ends_at) if ends_at is not None and ends_at > self.at else None
+
+    @cached_property
+    def newer(self) -> Sequence[PlanVersion]:
+        """Versions of the plan that were published after the customer's, or will be."""
+        version = self.the_period.version
+        newer = version.plan.versions.filter(status=VersionStatus.PUBLISHED, number__gt=version.number)
+        return list(newer.select_related("plan").order_by("published_at", "number"))

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from dashboard.views import budgets, credits, customers, overview, team, theme
+from dashboard.views import budgets, credits, customers, overview, plan, team, theme
 
 urlpatterns = [
     path("", customers.home, name="home"),
@@ -13,6 +13,10 @@ urlpatterns = [
     path("c/<str:key>/credits/live", credits.live, name="credits-live"),
     path("c/<str:key>/credits.csv", credits.download, name="credits-csv"),
     path("c/<str:key>/credits/<id:public_id>", credits.transaction, name="credits-transaction"),
+    path("c/<str:key>/plan", plan.show, name="plan"),
+    path("c/<str:key>/plan/live", plan.live, name="plan-live"),
+    path("c/<str:key>/plan/lines/<path:address>", plan.line, name="plan-line"),
+    path("c/<str:key>/event", plan.event, name="event"),
     path("c/<str:key>/budget", budgets.show, name="budget"),
     path("c/<str:key>/budget/edit", budgets.edit, name="budget-edit"),
     path("c/<str:key>/team", team.show, name="team"),

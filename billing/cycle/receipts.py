@@ -12,7 +12,7 @@ from billing.metering.receipts import EventReceipt, Fed, decides
 from billing.money import ZERO, mul_div, quantise
 from billing.periods import QUARTER
 from billing.pricing.queries import PriceTerms
-from billing.pricing.schemes import Row, select_row
+from billing.pricing.schemes import select_row
 from billing.rating.queries import Line, lines, priced_between
 
 
@@ -63,13 +63,15 @@ def _line(customer: Customer, fed: Fed, item: PriceTerms, line: Line) -> Receipt
     is_additive = fed.meter.is_additive
     return ReceiptLine(
         line=line,
-        share=_share(item.terms.rows[line.row], line, fed.quantity) if is_additive else None,
+        share=share(line, fed.quantity) if is_additive else None,
         decides=None if is_additive else _decides(customer, fed, item, line),
         transactions=_transactions(fed, line),
     )
 
 
-def _share(row: Row, line: Line, quantity: Decimal) -> Share:
+def share(line: Line, quantity: Decimal) -> Share:
+    """What of the line's amount falls to a part of its quantity."""
+    row = line.terms
     amount = quantise(mul_div(line.amount, quantity, line.quantity)) if line.quantity else ZERO
     is_even = row.scheme == "per_unit" and not row.included
     is_whole = quantity == line.quantity or not quantity

@@ -68,8 +68,10 @@ def compact(quantity: Decimal) -> str:
 
 @register.filter
 def plural(unit: str, quantity: Decimal) -> str:
-    """1 token, 2 tokens; symbols and units that end in "s" stay (GB, seconds)."""
-    return unit if quantity == 1 or not unit.islower() or unit.endswith("s") else f"{unit}s"
+    """1 token, 2 tokens, 2 searches; symbols and units that end in "s" stay (GB, seconds)."""
+    if quantity == 1 or not unit.islower() or unit.endswith("s"):
+        return unit
+    return f"{unit}es" if unit.endswith(("ch", "sh", "x")) else f"{unit}s"
 
 
 @register.filter

@@ -57,20 +57,24 @@ def download(request: MemberRequest, key: str) -> StreamingHttpResponse:
 
 
 def _reading(request: MemberRequest, access: Access) -> Reading:
-    """Of the present period, or of the chosen one. Http404 when none begins on that day."""
-    at, chosen = clock.now(), request.GET.get("period")
+    return Reading(access.customer, clock.now(), chosen_period(request, access))
+
+
+def chosen_period(request: MemberRequest, access: Access) -> BillingPeriod | None:
+    """The period that the address names, None for the present one. Http404 when none begins on that day."""
+    chosen = request.GET.get("period")
     if chosen is None:
-        return Reading(access.customer, at)
+        return None
     try:
         period = period_beginning(access.customer, datetime.fromisoformat(chosen).date())
     except ValueError:
         period = None
     if period is None:
         raise Http404
-    return Reading(access.customer, at, period)
+    return period
 
 
-def _query(period: BillingPeriod | None) -> str:
+def period_query(period: BillingPeriod | None) -> str:
     """What an address says of a period: the day on which it begins."""
     return f"?period={local_date(period.starts_at, period.timezone)}" if period else ""
 
@@ -85,8 +89,8 @@ def _show(request: MemberRequest, access: Access, template: str) -> HttpResponse
             "overview": page,
             "budget": page.budget,
             "unit": page.unit,
-            "chosen": _query(reading.chosen),
-            "earlier": _query(reading.earlier),
+            "chosen": period_query(reading.chosen),
+            "earlier": period_query(reading.earlier),
             "edit_url": reverse("budget-edit", args=[access.customer.key]),
             "figure": charts.cumulative_figure(page),
             "sketch": charts.sketch(page),

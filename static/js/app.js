@@ -8,7 +8,8 @@
 
   // --- Swap "patch": change only what differs, so that focus, selection, scroll and open menus survive -----------
 
-  /** Make `old` look like `fresh`. Elements marked data-keep belong to a script (the drawn chart) and stay as they are. */
+  /** Make `old` look like `fresh`. Elements marked data-keep belong to a script (the drawn chart) and stay as they are;
+      what somebody has opened stays open. */
   function patch(old, fresh) {
     if (old.isEqualNode(fresh)) return;
     if (old.nodeType !== fresh.nodeType || old.nodeName !== fresh.nodeName || old.id !== fresh.id) {

@@ -8,8 +8,19 @@ from accounts.models import Customer, Role
 from billing.budgets import services as budgets
 from billing.credits import services as credits
 from billing.credits.models import GrantKind
+from billing.pricing.spec import PriceSpec
 from tests.conftest import member
-from tests.factories import LONG_AGO, make_api_key, make_meter, make_plan, make_subscription, make_version
+from tests.factories import (
+    LONG_AGO,
+    event,
+    fold,
+    ingest,
+    make_api_key,
+    make_meter,
+    make_plan,
+    make_subscription,
+    make_version,
+)
 
 NOW = datetime(2026, 11, 24, 9, tzinfo=UTC)
 
@@ -21,8 +32,11 @@ def build(acme: Customer) -> dict[str, str]:
     budget = budgets.create_budget(
         customer=acme, name="Monthly", unit="USD", amount=Decimal(100), thresholds=[], recipients=["owners"], at=NOW
     )
-    version = make_version(make_plan())
+    price = PriceSpec("tokens", make_meter().key, "USD", Decimal("0.01"))
+    version = make_version(make_plan(), prices=(price,))
     subscription = make_subscription(acme, version, LONG_AGO)
+    ingest(event("seen", tokens=3, timestamp=LONG_AGO), at=LONG_AGO)
+    fold(acme, at=LONG_AGO)
     grant = credits.grant(customer=acme, unit="credits", amount=Decimal(10), kind=GrantKind.PAID, at=NOW)
     return {
         "budget": budget.public_id,
@@ -32,7 +46,9 @@ def build(acme: Customer) -> dict[str, str]:
         "grant": grant.public_id,
         "transaction": grant.account.entries.get().transaction.public_id,
         "invitation": invitation_links.link(invitation.public_id).rpartition("/")[2],
-        "meter": make_meter().key,
+        "meter": price.meter,
         "plan": version.plan.key,
         "subscription": subscription.public_id,
+        "line": "pro/1/tokens/0/2020-01-01T00:00Z",
+        "event": "seen",
     }

@@ -23,7 +23,7 @@ from billing.pricing.services import create_version
 from billing.pricing.spec import PriceSpec, VersionSpec
 from config.wsgi import application
 from tests.access import world
-from tests.factories import event, fold, ingest, make_api_key, make_subscription, make_version
+from tests.factories import make_api_key
 
 CHECKS: Final = [
     checks.not_a_server_error,
@@ -66,11 +66,7 @@ def known(acme, globex, alice) -> dict[str, Any]:
     names = world.build(acme)
     at = datetime.now(UTC)
     price = PriceSpec(key="tokens", meter=names["meter"], unit="USD", unit_amount=Decimal("0.01"))
-    version = make_version(Plan.objects.get(key=names["plan"]), prices=(price,))
-    make_subscription(acme, version, at.replace(day=1))
-    draft = create_version(plan=version.plan, spec=VersionSpec(prices=(price,)), at=at)
-    ingest(event("seen", tokens=3), at=at)
-    fold(acme, at=at)
+    draft = create_version(plan=Plan.objects.get(key=names["plan"]), spec=VersionSpec(prices=(price,)), at=at)
     return {
         "customer": acme.key,
         "plan": names["plan"],
@@ -80,7 +76,7 @@ def known(acme, globex, alice) -> dict[str, Any]:
         "number": draft.number,
         "unit": "USD",
         "amount": "12.5",
-        "id": "seen",
+        "id": names["event"],
     }
 
 

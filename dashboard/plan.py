@@ -1,0 +1,379 @@
+"""What the page Plan & pricing shows: what a customer pays and why, in plain values and words. No queries here.
+
+Amounts are exact Decimals in the unit beside them; instants are in the customer's zone.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Final, Literal
+
+from billing import money
+from billing.credits.models import GrantKind
+from billing.credits.statements import Fee, Overage, PeriodStatement, RowMinimum, Source, SpendMinimum, explanation
+from billing.cycle.bridge import Bridge
+from billing.pricing import comparing
+from billing.pricing.models import CreditEvery, FeeTiming, PlanVersion
+from billing.pricing.queries import PriceTerms, spec_of
+from billing.pricing.schemes import Row as PriceRow
+from billing.pricing.schemes import figure
+from billing.pricing.spec import CreditSpec, VersionSpec
+from billing.pricing.wording import row_in_words
+from billing.rating.queries import Line
+from billing.rating.statement import Row
+from dashboard.reading import PlanReading
+from dashboard.templatetags.display import plural
+
+_HUNDRED: Final = Decimal(100)
+
+
+@dataclass(frozen=True, slots=True)
+class IncludedView:
+    """Something that comes with the plan, and how much of it is used."""
+
+    name: str
+    used: Decimal
+    amount: Decimal
+    unit: str
+
+    @property
+    def percent(self) -> Decimal:
+        return money.mul_div(self.used, _HUNDRED, self.amount)
+
+
+@dataclass(frozen=True, slots=True)
+class PartView:
+    """One row of an amount's arithmetic."""
+
+    name: str
+    quantity: Decimal
+    unit_amount: Decimal
+    flat_amount: Decimal
+    amount: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class InvoiceRow:
+    """A row of the upcoming invoice. `amount` is exact, `rounded` what is invoiced; `address` leads to its events."""
+
+    kind: Literal["usage", "overage", "fee", "true_up"]
+    name: str
+    note: str
+    unit: str
+    amount: Decimal
+    rounded: Decimal
+    credits: Decimal
+    explanation: str
+    version: str
+    parts: tuple[PartView, ...]
+    address: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CreditView:
+    """What a grant paid of the period's usage."""
+
+    name: str
+    amount: Decimal
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class DiscountView:
+    name: str
+    amount: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class InvoiceView:
+    """The upcoming invoice in the making: rows in the plan's currency, and those in other units that lead to them."""
+
+    unit: str
+    rows: tuple[InvoiceRow, ...]
+    other_rows: tuple[InvoiceRow, ...]
+    discounts: tuple[DiscountView, ...]
+    credits: tuple[CreditView, ...]
+    usage: Decimal
+    fees: Decimal
+    credits_applied: Decimal
+    amount_due: Decimal
+    runs: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PriceRowView:
+    """What one kind of usage costs; `since`: from when on, where that is not as long as the version holds."""
+
+    name: str
+    what: str
+    words: str
+    since: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class BookView:
+    """The prices of one plan version, and when it holds in this billing period."""
+
+    version: str
+    published_at: datetime
+    starts_at: datetime
+    ends_at: datetime
+    rows: tuple[PriceRowView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeView:
+    """Something that will be, or could be, different."""
+
+    at: datetime
+    text: str
+    details: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanPage:
+    """One reading of a customer's plan. `bridge` has a row per unit, that of the plan's currency first."""
+
+    name: str
+    number: int
+    published_at: datetime
+    since: datetime
+    period_start: datetime
+    period_end: datetime
+    sentences: tuple[str, ...]
+    included: tuple[IncludedView, ...]
+    invoice: InvoiceView
+    bridge: tuple[Bridge, ...]
+    book: tuple[BookView, ...]
+    changes: tuple[ChangeView, ...]
+
+
+def plan_page(reading: PlanReading) -> PlanPage:
+    """Everything that the page shows."""
+    period = reading.the_period
+    version = period.version
+    assert version.published_at is not None, "nobody subscribes to a draft"
+    return PlanPage(
+        name=version.plan.name,
+        number=version.number,
+        published_at=reading.local(version.published_at),
+        since=reading.local(period.subscription.starts_at),
+        period_start=reading.local(period.starts_at),
+        period_end=reading.local(period.ends_at),
+        sentences=tuple(_sentences(reading)),
+        included=tuple(_included(reading)),
+        invoice=invoice_view(reading.statement),
+        bridge=tuple(reading.bridges),
+        book=tuple(price_book(reading)),
+        changes=tuple(_changes(reading)),
+    )
+
+
+# --- in plain words ---------------------------------------------------------------------------------------------
+
+
+def _sentences(reading: PlanReading) -> Iterator[str]:
+    spec, currency = reading.spec, reading.statement.main.unit
+    if (trial := reading.trial_ends_at) is not None:
+        yield f"Trial: nothing is charged until {trial:%-d %B %Y, %H:%M}."
+    yield _fee_sentence(spec, currency)
+    yield from (_credit_sentence(term, spec) for term in spec.credits)
+    for term in spec.overage:
+        yield f"Beyond what you were given, {one_of(term.unit)} costs {figure(term.unit_amount)} {currency}."
+    if spec.minimum_spend is not None:
+        least = money.display(spec.minimum_spend, currency)
+        yield f"At least {least} {every(spec)}: what is missing is added at the end of the billing period."
+    if not spec.postpaid:
+        yield "Usage is paid from prepaid credit."
+    for discount in reading.statement.main.discount_rows:
+        offer = discount.offer
+        off = money.display(discount.amount, currency) if offer.percent is None else f"{figure(offer.percent)} %"
+        yield f"{offer.name}: {off} off this billing period."
+
+
+def _fee_sentence(spec: VersionSpec, currency: str) -> str:
+    if not spec.base_fee:
+        return "No base fee: you pay for what you use."
+    timing = "in advance" if spec.base_fee_timing == FeeTiming.ADVANCE else "at the end of the billing period"
+    return f"{money.display(spec.base_fee, currency)} {every(spec)}, {timing}, and what you use."
+
+
+def _credit_sentence(term: CreditSpec, spec: VersionSpec) -> str:
+    amount = money.display(term.amount, term.unit)
+    often = "per month" if term.every == CreditEvery.MONTH else every(spec)
+    rest = "what is left expires when the next ones come"
+    if term.rollover_max:
+        rest = f"up to {money.display(term.rollover_max, term.unit)} of what is left move to the next ones, once"
+    return f"{amount} {often} are included; {rest}."
+
+
+def every(spec: VersionSpec) -> str:
+    """For instance "per month", "every 3 months"."""
+    return f"per {spec.interval}" if spec.interval_count == 1 else f"every {spec.interval_count} {spec.interval}s"
+
+
+def one_of(unit: str) -> str:
+    return "a credit" if unit == "credits" else f"one of {unit}"
+
+
+# --- included ---------------------------------------------------------------------------------------------------
+
+
+def _included(reading: PlanReading) -> Iterator[IncludedView]:
+    """The plan's credits of this period, and what prices include."""
+    period = reading.the_period
+    for balance in reading.balances:
+        for one in balance.grants:
+            if one.grant.kind == GrantKind.PLAN and one.grant.period_id == period.pk:
+                yield IncludedView(f"{balance.unit.capitalize()} of the plan", one.used, one.grant.amount, balance.unit)
+    for line in reading.lines:
+        if line.terms.included:
+            used = min(line.quantity, line.terms.included)
+            yield IncludedView(line_name(line), used, line.terms.included, line.meter.unit)
+
+
+# --- the upcoming invoice ---------------------------------------------------------------------------------------
+
+
+def invoice_view(found: PeriodStatement) -> InvoiceView:
+    """The statement, row by row. Rows without usage and amount are left out."""
+    main, *others = found.units
+    return InvoiceView(
+        unit=main.unit,
+        rows=tuple(_rows((*main.fee_rows, *main.usage_rows, *main.true_up_rows, *main.late_rows), main.unit)),
+        other_rows=tuple(row for other in others for row in _rows(other.rows, other.unit)),
+        discounts=tuple(DiscountView(one.offer.name, one.amount) for one in main.discount_rows),
+        credits=tuple(
+            CreditView(one.grant.reason or one.grant.get_kind_display(), one.amount, one.grant.unit)
+            for one in found.applied
+        ),
+        usage=main.usage,
+        fees=main.fees,
+        credits_applied=main.credits_applied,
+        amount_due=main.amount_due,
+        runs=found.runs,
+    )
+
+
+def _rows(rows: Iterable[Row[Source]], unit: str) -> Iterator[InvoiceRow]:
+    for row in rows:
+        source = row.source
+        if isinstance(source, Line) and not source.quantity and not source.amount:
+            continue
+        kind, name, note, version, line = _described(source)
+        yield InvoiceRow(
+            kind=kind,
+            name=name,
+            note=note,
+            unit=unit,
+            amount=row.amount,
+            rounded=row.rounded,
+            credits=row.credits,
+            explanation=explanation(row),
+            version=str(version),
+            parts=tuple(parts(line)) if line and kind == "usage" else (),
+            address=address(line) if line else None,
+        )
+
+
+type _Described = tuple[Literal["usage", "overage", "fee", "true_up"], str, str, PlanVersion, Line | None]
+
+
+def _described(source: Source) -> _Described:
+    """Kind, name, note, plan version and line."""
+    match source:
+        case Line():
+            note = f"{figure(source.quantity)} {plural(source.meter.unit, source.quantity)}"
+            return "usage", line_name(source), note, source.segment.version, source
+        case Overage(line=line, credits=credits):
+            note = f"{figure(credits)} {line.unit}"
+            return "overage", f"{line.unit.capitalize()} beyond the grants: {line_name(line)}", note, _of(line), line
+        case Fee(version=version):
+            timing = version.get_base_fee_timing_display().lower()
+            return "fee", f"{version.plan.name}, base fee", timing, version, None
+        case RowMinimum(line=line):
+            return "true_up", f"Up to the minimum of {line_name(line)}", "", _of(line), line
+        case SpendMinimum(version=version):
+            return "true_up", f"Up to the minimum spend of {version.plan.name}", "", version, None
+
+
+def _of(line: Line) -> PlanVersion:
+    return line.segment.version
+
+
+def line_name(line: Line) -> str:
+    """The meter's name, and which part of its usage where a match row prices it."""
+    return f"{line.meter.name}, {where(line.terms)}" if line.row else line.meter.name
+
+
+def address(line: Line) -> str:
+    """What names a line in an address: plan version, price, row, and when its plan segment begins."""
+    version, since = _of(line), line.segment.starts_at.astimezone(UTC)
+    return f"{version.plan.key}/{version.number}/{line.price.key}/{line.row}/{since:%Y-%m-%dT%H:%MZ}"
+
+
+def where(row: PriceRow) -> str:
+    """The condition of a match row: "model large-2"."""
+    return ", ".join(f"{name} {_values(values)}" for name, values in row.where.items())
+
+
+def _values(values: Iterable[str | None]) -> str:
+    return " or ".join(sorted("absent" if value is None else value for value in values))
+
+
+def parts(line: Line) -> Iterator[PartView]:
+    """The arithmetic of a line, tier by tier."""
+    for part in line.rated.breakdown:
+        name = {"usage": f"Tier {part.tier}" if part.tier else "Usage", "maximum": "Up to the maximum"}
+        yield PartView(
+            name.get(part.kind, "Up to the minimum"), part.quantity, part.unit_amount, part.flat_amount, part.amount
+        )
+
+
+# --- the price book ---------------------------------------------------------------------------------------------
+
+
+def price_book(reading: PlanReading) -> Iterator[BookView]:
+    """Version by version what each kind of usage costs, the special rows first."""
+    for segment, items in reading.book.items():
+        version = segment.version
+        assert version.published_at is not None, "nobody subscribes to a draft"
+        yield BookView(
+            version=str(version),
+            published_at=reading.local(version.published_at),
+            starts_at=reading.local(segment.starts_at),
+            ends_at=reading.local(segment.ends_at),
+            rows=tuple(row for item in items for row in _price_rows(item, reading)),
+        )
+
+
+def _price_rows(item: PriceTerms, reading: PlanReading) -> Iterator[PriceRowView]:
+    said: tuple[PriceRow, ...] = ()
+    for since, terms in [(None, item.terms), *item.changes]:
+        order = [*range(1, len(terms.rows)), 0]
+        for number in order:
+            row = terms.rows[number]
+            if not said or said[number] != row:
+                what = where(row) or ("everything else" if terms.match else "all usage")
+                words = row_in_words(row, terms.unit)
+                yield PriceRowView(item.meter.name, what, words, since and reading.local(since))
+        said = terms.rows
+
+
+def _changes(reading: PlanReading) -> Iterator[ChangeView]:
+    """What was asked for, and versions of the plan that new subscriptions take, now or later."""
+    subscription, unit = reading.the_period.subscription, reading.statement.main.unit
+    end = reading.local(reading.the_period.ends_at)
+    if subscription.ends_at is not None:
+        yield ChangeView(reading.local(subscription.ends_at), "The subscription ends", ())
+    elif subscription.next_version is not None:
+        said = comparing.changes(reading.spec, spec_of(subscription.next_version), unit)
+        yield ChangeView(end, f"You change to {subscription.next_version}", tuple(said))
+    for version in reading.newer:
+        assert version.published_at is not None, "it is published"
+        yield ChangeView(
+            at=reading.local(version.published_at),
+            text=f"{version} is for new subscriptions; yours stays on version {reading.the_period.version.number}",
+            details=tuple(comparing.changes(reading.spec, spec_of(version), unit)),
+        )

@@ -1,0 +1,132 @@
+"""Plan & pricing: what a customer pays and why; and from each line down to its events and their receipts."""
+
+from typing import Final
+
+from django.http import Http404, HttpResponse
+from django.shortcuts import render
+from django.utils import timezone
+from django.views.decorators.http import require_safe
+
+from billing import clock
+from billing.cycle.receipts import receipt_lines, share
+from billing.metering.corrections import ArchivedEvent, UnknownEvent
+from billing.metering.queries import counted_through
+from billing.metering.queries import freshness as current_freshness
+from billing.metering.receipts import latest_fed, receipt
+from billing.pricing.queries import price_terms
+from billing.pricing.schemes import select_row
+from billing.rating.queries import Line
+from billing.reads import snapshot
+from dashboard import building, plan
+from dashboard.http import Access, MemberRequest, customer_for
+from dashboard.reading import PlanReading
+from dashboard.views.customers import remember
+from dashboard.views.overview import chosen_period, period_query, stamped
+
+PAGE: Final = "dashboard/plan.html"
+EVENTS: Final = 200  # events of the meter that are looked through for those of a line
+
+
+@require_safe
+def show(request: MemberRequest, key: str) -> HttpResponse:
+    access = customer_for(request, key)
+    remember(request, access)
+    return _show(request, access, PAGE)
+
+
+@require_safe
+def live(request: MemberRequest, key: str) -> HttpResponse:
+    """As the overview's: nothing when the page is current (one query), else the part that moves."""
+    access = customer_for(request, key)
+    found = current_freshness(access.customer)
+    if request.GET.get("v") != building.version_of(found):
+        return _show(request, access, f"{PAGE}#live")
+    return stamped(HttpResponse(status=204), building.freshness_view(found, access.customer.timezone))
+
+
+def _reading(request: MemberRequest, access: Access) -> PlanReading:
+    return PlanReading(access.customer, clock.now(), chosen_period(request, access))
+
+
+def _show(request: MemberRequest, access: Access, template: str) -> HttpResponse:
+    reading = _reading(request, access)
+    with snapshot():
+        freshness = building.freshness_view(reading.freshness, reading.timezone)
+        page = plan.plan_page(reading) if reading.period else None
+        earlier = reading.earlier
+    context = {
+        **access.context,
+        "page": page,
+        "freshness": freshness,
+        "version": building.version_of(reading.freshness),
+        "ended": reading.ended,
+        "timezone": reading.timezone,
+        "chosen": period_query(reading.chosen),
+        "earlier": period_query(earlier),
+    }
+    with timezone.override(reading.timezone):
+        return stamped(render(request, template, context), freshness)
+
+
+@require_safe
+def line(request: MemberRequest, key: str, address: str) -> HttpResponse:
+    """One line: its arithmetic, and the latest of the events that it counts, each with its share."""
+    access = customer_for(request, key)
+    reading = _reading(request, access)
+    with snapshot():
+        lines = reading.lines if reading.period else []
+        found = next((one for one in lines if plan.address(one) == address), None)
+        if found is None:
+            raise Http404
+        events = _events(found)
+    context = {
+        **access.context,
+        "line": found,
+        "name": plan.line_name(found),
+        "parts": list(plan.parts(found)),
+        "events": events,
+        "most": EVENTS,
+        "chosen": period_query(reading.chosen),
+        "timezone": reading.timezone,
+    }
+    with timezone.override(reading.timezone):
+        return render(request, "dashboard/line.html", context)
+
+
+def _events(line: Line) -> list[tuple[object, ...]]:
+    """Event, quantity and share; no share of a meter that does not add up."""
+    segment, terms = line.segment, price_terms(line.price)
+    customer = segment.period.customer
+    found = latest_fed(customer, line.meter, starts_at=segment.starts_at, ends_at=segment.ends_at, most=EVENTS)
+    return [
+        (event, fed.quantity, share(line, fed.quantity) if line.meter.is_additive else None)
+        for event, fed in found
+        if select_row(terms, fed.dimensions) == line.row
+    ]
+
+
+@require_safe
+def event(request: MemberRequest, key: str) -> HttpResponse:
+    """The receipt of an event: what was sent, what it fed, what that costs by which price, and the ledger."""
+    access = customer_for(request, key)
+    sent = {"source": "default", "id": "", **request.GET.dict()}
+    source, event_id = (sent[name].replace("\0", "") for name in ("source", "id"))
+    with snapshot():
+        try:
+            found = receipt(source, event_id)
+        except (UnknownEvent, ArchivedEvent):
+            raise Http404 from None
+        if found.customer != access.customer:
+            raise Http404
+        fed = receipt_lines(found)
+        as_of = counted_through(access.customer)
+    context = {
+        **access.context,
+        "receipt": found,
+        "properties": sorted(found.event.properties.items()),
+        "fed": [(one, [(part, plan.line_name(part.line)) for part in lines]) for one, lines in fed],
+        "as_of": as_of,
+        "timezone": access.customer.timezone,
+    }
+    with timezone.override(access.customer.timezone):
+        return render(request, "dashboard/receipt.html", context)
