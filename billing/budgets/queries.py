@@ -21,6 +21,7 @@ from billing.credits import queries as credits
 from billing.metering import queries as metering
 from billing.metering.models import DimensionSet
 from billing.periods import Interval
+from billing.pricing import queries as pricing
 from billing.rating.queries import SeriesRow
 from billing.subscriptions import queries as subscriptions
 from billing.subscriptions.models import BillingPeriod, PeriodStatus
@@ -195,10 +196,11 @@ def history(periods: Sequence[BillingPeriod]) -> Histories:
 
 
 def read_spend_ahead(periods: Sequence[BillingPeriod]) -> None:
-    """Inside `reads.shared`: read what `used` is going to be asked of these periods. Two queries."""
+    """Inside `reads.shared`: read what `used` is going to be asked of these periods. Few queries, however many."""
     ranges = [(period.customer_id, period.starts_at, period.ends_at) for period in periods]
     subscriptions.read_periods_ahead(ranges)
     metering.read_totals_ahead(ranges)
+    pricing.read_overrides_ahead({period.customer_id for period in periods})
 
 
 def level(budget: Budget, threshold: Threshold) -> Decimal:

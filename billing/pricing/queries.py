@@ -1,6 +1,6 @@
 """Questions about the catalog."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -9,7 +9,6 @@ from typing import Any, cast
 
 from django.db.models import F, QuerySet, prefetch_related_objects
 
-from accounts.models import Customer
 from billing.metering.models import Meter
 from billing.periods import Interval
 from billing.pricing.models import (
@@ -33,7 +32,7 @@ from billing.pricing.spec import (
     terms_of,
     tier_from_stored,
 )
-from billing.reads import once
+from billing.reads import once, remember
 
 _SAID = ("credits", "overage", "prices__meter", "prices__match")
 
@@ -46,10 +45,6 @@ class PriceTerms:
     meter: Meter
     terms: Terms
     changes: tuple[tuple[datetime, Terms], ...] = ()
-
-    def last(self, before: datetime) -> Terms:
-        """The terms that hold just before an instant: those that minimums are from."""
-        return next((terms for starts_at, terms in reversed(self.changes) if starts_at < before), self.terms)
 
 
 def plans() -> QuerySet[Plan]:
@@ -99,11 +94,23 @@ def overage_rates(version: PlanVersion) -> Mapping[str, Decimal]:
 # --- for one customer -----------------------------------------------------------------------------------------
 
 
-def overrides(customer: Customer) -> dict[int, list[PriceOverride]]:
-    """By price: the amounts that were agreed with the customer, in time order. One query."""
-    found: dict[int, list[PriceOverride]] = {}
-    for one in PriceOverride.objects.filter(customer=customer).exclude(ends_at=F("starts_at")).order_by("starts_at"):
-        found.setdefault(one.price_id, []).append(one)
+def overrides(customer_id: int) -> Mapping[int, Sequence[PriceOverride]]:
+    """By price: the amounts that were agreed with the customer, in time order. One query, or none where reads are
+    shared and it was asked before."""
+    return once(("overrides", customer_id), lambda: _overrides([customer_id]).get(customer_id, {}))
+
+
+def read_overrides_ahead(customer_ids: Collection[int]) -> None:
+    """Inside `reads.shared`: read what `overrides` is going to be asked, in one query."""
+    found = _overrides(customer_ids)
+    remember((("overrides", customer_id), found.get(customer_id, {})) for customer_id in customer_ids)
+
+
+def _overrides(customer_ids: Collection[int]) -> dict[int, dict[int, list[PriceOverride]]]:
+    found: dict[int, dict[int, list[PriceOverride]]] = {}
+    agreed = PriceOverride.objects.filter(customer__in=customer_ids).exclude(ends_at=F("starts_at"))
+    for one in agreed.order_by("starts_at", "id"):
+        found.setdefault(one.customer_id, {}).setdefault(one.price_id, []).append(one)
     return found
 
 

@@ -19,8 +19,9 @@ from billing.metering import queries as counters
 from billing.metering.models import Aggregation, Meter
 from billing.metering.queries import Asked, MeterTotal, series_totals, totals
 from billing.money import CONTEXT, ZERO
-from billing.pricing.models import Price
-from billing.pricing.queries import PriceTerms, terms_by_version
+from billing.periods import Interval
+from billing.pricing.models import Price, PriceOverride
+from billing.pricing.queries import PriceTerms, overrides, phases, terms_by_version
 from billing.pricing.schemes import Dimensions, Rated, Row
 from billing.rating.core import LineKey, Measure, Newcomers, Segment, Tally
 from billing.subscriptions.models import BillingPeriod, PlanSegment
@@ -36,7 +37,7 @@ _EVERYTHING: Final[Mapping[str, str]] = {}
 @dataclass(frozen=True, slots=True)
 class Line:
     """Rated usage of one row of a price in a plan segment: row 0 is the default, row n the nth match row. `terms` is
-    what the row says there."""
+    what the row says at its end."""
 
     segment: PlanSegment
     price: Price
@@ -108,7 +109,7 @@ def lines(period: BillingPeriod, *, through: datetime | None = None) -> list[Lin
                 unit=item.terms.unit,
                 quantity=used.quantity,
                 events=used.events,
-                terms=item.terms.rows[row],
+                terms=tally.terms.rows[row],
                 rated=tally.rated(row),
             )
             for row, used in sorted(tally.rows.items())
@@ -150,7 +151,7 @@ def rated_series(
     filters: Mapping[str, str] = _EVERYTHING,
     within: Collection[int] | None = None,
 ) -> list[SeriesRow]:
-    """Rated usage in `unit` in each [edges[i], edges[i + 1]), which rise and lie on quarter hours. Three queries.
+    """Rated usage in `unit` in each [edges[i], edges[i + 1]), which rise and lie on quarter hours. Five queries.
 
     `group_by` and the keys of `filters` name dimensions, `price` or `meter`; `within` are ids of the only billing
     periods that count. Rows add up exactly to the lines of the
@@ -184,7 +185,7 @@ def usage_series(
     group_by: Sequence[str] = (),
     filters: Mapping[str, str] = _EVERYTHING,
 ) -> UsageSeries:
-    """Usage of a meter in each [edges[i], edges[i + 1]), priced or not, with what it cost. Four queries, and four
+    """Usage of a meter in each [edges[i], edges[i + 1]), priced or not, with what it cost. Six queries, and four
     more for a unique meter.
 
     `group_by` and `filters` name dimensions. Rows as in `rated_series`; each quantity is that of its group in its
@@ -215,20 +216,29 @@ def _priced(
 def priced_between(
     customer: Customer, *, starts_at: datetime, ends_at: datetime
 ) -> list[tuple[PlanSegment, PriceTerms]]:
-    """The prices that hold at some time in [starts_at, ends_at), as they are in their plan segment. Three queries."""
+    """The prices that hold at some time in [starts_at, ends_at), as they are in their plan segment. Four queries."""
     return _priced_in(segments_between(customer, starts_at, ends_at))
 
 
 def _priced_in(found: Iterable[PlanSegment]) -> list[tuple[PlanSegment, PriceTerms]]:
-    """The prices of plan segments, as they are there: in proportion, and free in a trial."""
+    """The prices of a customer's plan segments, as they are there: with what was agreed with the customer, in
+    proportion, and free in a trial."""
     found = list(found)
     by_version = terms_by_version({segment.version for segment in found})
-    return [(segment, _terms_in(segment, item)) for segment in found for item in by_version[segment.version_id]]
+    agreed = overrides(found[0].period.customer_id) if found else {}
+    return [
+        (segment, _terms_in(segment, item, agreed.get(item.price.pk, ())))
+        for segment in found
+        for item in by_version[segment.version_id]
+    ]
 
 
-def _terms_in(segment: PlanSegment, item: PriceTerms) -> PriceTerms:
-    terms = free(item.terms) if segment.is_trial else shared(item.terms, segment.share)
-    return PriceTerms(item.price, item.meter, terms)
+def _terms_in(segment: PlanSegment, item: PriceTerms, agreed: Sequence[PriceOverride]) -> PriceTerms:
+    (_, first), *later = [
+        (starts_at, free(terms) if segment.is_trial else shared(terms, segment.share))
+        for starts_at, terms in phases(item, agreed, Interval(segment.starts_at, segment.ends_at))
+    ]
+    return PriceTerms(item.price, item.meter, first, tuple(later))
 
 
 def _price_and_meter(item: PriceTerms) -> Mapping[str, str]:
@@ -344,16 +354,18 @@ class _Rated[G: Hashable](NamedTuple):
 
 
 def _cuts(edges: Sequence[datetime], priced: Iterable[tuple[PlanSegment, PriceTerms]]) -> list[datetime]:
-    """The edges, and where plan segments begin and end before the last of them."""
+    """The edges, and where plan segments begin and end, and amounts change within them, before the last edge."""
     last = edges[-1]
-    return sorted({*edges, *(cut for one, _ in priced for cut in (one.starts_at, min(one.ends_at, last)))})
+    bounds = {cut for one, _ in priced for cut in (one.starts_at, min(one.ends_at, last))}
+    return sorted({*edges, *bounds, *(cut for _, item in priced for cut, _ in item.changes if cut < last)})
 
 
 def _rated[G: Hashable](
     segment: PlanSegment, item: PriceTerms, group_of: Callable[[Dimensions], G], cuts: Sequence[datetime]
 ) -> _Rated[G]:
     begin, end = (bisect_left(cuts, at) for at in (segment.starts_at, min(segment.ends_at, cuts[-1])))
-    return _Rated(segment, item, Tally(item.terms, group_of), begin, end)
+    changes = {bisect_left(cuts, at) - begin: terms for at, terms in item.changes if at < cuts[-1]}
+    return _Rated(segment, item, Tally(item.terms, group_of, changes), begin, end)
 
 
 type _Stretch[G: Hashable] = tuple[list[MeterTotal], Newcomers[G] | None]  # what a tally takes

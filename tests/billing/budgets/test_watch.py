@@ -402,5 +402,5 @@ def test_watching_costs_the_same_however_many_budgets_there_are(subscribed, djan
         make_budget(subscribed, name=f"Budget {number}")
 
     services.watch(customer_id=subscribed.pk, at=AT, as_of=AT)  # the terms of the version
-    with django_assert_num_queries(9):
+    with django_assert_num_queries(10):
         services.watch(customer_id=subscribed.pk, at=AT, as_of=AT)

@@ -174,9 +174,9 @@ def test_cost_does_not_grow_with_events(ask, globex, events, django_assert_num_q
     ask("bridge", secret=secret)
 
     # key (2), customer, settlement, freshness, period and its parts, add-ons, cells, meters, totals, grants, coupons
-    with django_assert_num_queries(12):
+    with django_assert_num_queries(13):
         ask("upcoming-invoice", secret=secret)
-    with django_assert_num_queries(32):
+    with django_assert_num_queries(37):
         ask("bridge", secret=secret)
 
 

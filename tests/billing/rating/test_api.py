@@ -256,7 +256,7 @@ def test_usage_takes_the_same_queries_whatever_there_is(house, ask, now, variety
 
     ask(meter="calls")  # the terms of the version
     # key, customer, meter, current period, freshness, periods, meters, rated and counted, capped
-    with django_assert_num_queries(12):
+    with django_assert_num_queries(13):
         ask(meter="calls", group_by="model")
 
 

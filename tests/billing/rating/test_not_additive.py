@@ -103,12 +103,12 @@ def test_lines_and_series_take_the_same_queries_whatever_there_is(house, variety
     period = periods_of(house.customer).get()
 
     queries.lines(period)  # the terms of the version
-    with django_assert_num_queries(3):  # meters, counters, members
+    with django_assert_num_queries(4):  # overrides, meters, counters, members
         queries.lines(period)
     edges = [START, START + QUARTER, START + 200 * QUARTER]
-    with django_assert_num_queries(5):
+    with django_assert_num_queries(6):
         queries.rated_series(house.customer, edges=edges, unit="USD", group_by=["model", "price"])
-    with django_assert_num_queries(9):
+    with django_assert_num_queries(10):
         queries.usage_series(house.customer, house.meters["users"], edges=edges, group_by=["model"])
 
 

@@ -85,7 +85,7 @@ def test_lines_take_the_same_queries_whatever_there_is(house, variety, django_as
 
     period = periods_of(house.customer).get()
     queries.lines(period)  # the terms of the version
-    with django_assert_num_queries(2):  # meters, counters
+    with django_assert_num_queries(3):  # overrides, meters, counters
         queries.lines(period)
 
 
@@ -248,7 +248,7 @@ def test_a_series_takes_the_same_queries_whatever_there_is(house, variety, group
             house.use(meter, 1, quarter=100 * number, model=f"m{number}")
 
     series(house, [days(0), days(1)])  # the terms of the version
-    with django_assert_num_queries(4):  # periods, plan segments, meters, counters
+    with django_assert_num_queries(5):  # periods, plan segments, overrides, meters, counters
         series(house, [days(number) for number in range(3 * variety)], group_by=group_by)
 
 
