@@ -86,6 +86,17 @@ def terms_by_version(versions: Iterable[PlanVersion]) -> dict[int, tuple[PriceTe
     }
 
 
+def terms_said(spec: VersionSpec) -> tuple[PriceTerms, ...]:
+    """The prices of a version that need not be stored, as far as their meters exist. One query."""
+    keys = [price.meter for price in spec.prices]
+    meters = {meter.key: meter for meter in Meter.objects.filter(key__in=keys)}
+    return tuple(
+        PriceTerms(Price(key=price.key, unit=price.unit), meters[price.meter], terms_of(price))
+        for price in spec.prices
+        if price.meter in meters
+    )
+
+
 def overage_rates(version: PlanVersion) -> Mapping[str, Decimal]:
     """By unit: what one of it costs beyond the grants, in the plan's currency, where that is something."""
     return _said(version).overage

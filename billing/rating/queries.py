@@ -93,11 +93,22 @@ def lines(period: BillingPeriod, *, through: datetime | None = None) -> list[Lin
     row of each price is there without usage too, because its first tier may cost something.
     """
     end = period.ends_at if through is None else through
-    priced = _priced_in(one for one in segments_of(period) if one.starts_at < end)
-    cuts = _cuts([period.starts_at, end], priced)
+    priced = priced_in(one for one in segments_of(period) if one.starts_at < end)
+    return lines_of(period.customer, priced, starts_at=period.starts_at, ends_at=end)
+
+
+def lines_of(
+    customer: Customer,
+    priced: Sequence[tuple[PlanSegment, PriceTerms]],
+    *,
+    starts_at: datetime,
+    ends_at: datetime,
+) -> list[Line]:
+    """The lines of prices in plan segments within [starts_at, ends_at), also of such as the customer does not have."""
+    cuts = _cuts([starts_at, ends_at], priced)
     rated = [_rated(segment, item, _whole, cuts) for segment, item in priced]
     found: list[Line] = []
-    for (segment, item, tally, _, _), stretches in _stretches(period.customer, cuts, rated):
+    for (segment, item, tally, _, _), stretches in _stretches(customer, cuts, rated):
         for stretch in stretches:
             tally.add(*stretch)
         found += [
@@ -120,7 +131,7 @@ def lines(period: BillingPeriod, *, through: datetime | None = None) -> list[Lin
 def segments(period: BillingPeriod, cuts: Sequence[datetime]) -> list[Segment]:
     """What each line grew by between the cuts, which begin with the period's start, and between the changes of plan.
     Queries as in `lines`."""
-    priced = _priced_in(one for one in segments_of(period) if one.starts_at < cuts[-1])
+    priced = priced_in(one for one in segments_of(period) if one.starts_at < cuts[-1])
     cuts = _cuts(cuts, priced)
     found: list[dict[LineKey, Decimal]] = [{} for _ in cuts[1:]]
     rated = [_rated(segment, item, _whole, cuts) for segment, item in priced]
@@ -217,10 +228,10 @@ def priced_between(
     customer: Customer, *, starts_at: datetime, ends_at: datetime
 ) -> list[tuple[PlanSegment, PriceTerms]]:
     """The prices that hold at some time in [starts_at, ends_at), as they are in their plan segment. Four queries."""
-    return _priced_in(segments_between(customer, starts_at, ends_at))
+    return priced_in(segments_between(customer, starts_at, ends_at))
 
 
-def _priced_in(found: Iterable[PlanSegment]) -> list[tuple[PlanSegment, PriceTerms]]:
+def priced_in(found: Iterable[PlanSegment]) -> list[tuple[PlanSegment, PriceTerms]]:
     """The prices of a customer's plan segments, as they are there: with what was agreed with the customer, in
     proportion, and free in a trial."""
     found = list(found)

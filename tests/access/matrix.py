@@ -114,6 +114,8 @@ OURS = [
     (f"{VERSION}", "GET", operator_keys(READ), "api/v1/plans/{plan}/versions/1"),
     (f"{VERSION}", "PATCH", operator_keys(WRITE), "api/v1/plans/{plan}/versions/1"),
     (f"{VERSION}/publish", "POST", operator_keys(WRITE), "api/v1/plans/{plan}/versions/1/publish"),
+    (f"{VERSION}/preview", "POST", operator_keys(READ), "api/v1/plans/{plan}/versions/1/preview", {"customer": "acme"}),
+    (f"{VERSION}/preview", "PUT", operator_keys(READ), "api/v1/plans/{plan}/versions/1/preview", {"version": 1}),
     (f"{VERSION}/retire", "POST", operator_keys(WRITE), "api/v1/plans/{plan}/versions/1/retire"),
 ]
 
