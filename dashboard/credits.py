@@ -32,7 +32,9 @@ class GrantLine:
 
     name: str
     kind: str
-    amount: Decimal
+    amount: Decimal  # what was given, with what was corrected and what rolled over to it
+    rolled_in: Decimal
+    rolled_out: Decimal
     remaining: Decimal
     used: Decimal
     lost: Decimal  # expired or voided
@@ -114,6 +116,7 @@ class LedgerRow:
     recorded_at: datetime
     unit: str
     amount: Decimal
+    moved: Decimal
     beyond: Decimal
     balance: Decimal | None
     causes: Sequence[str]
@@ -163,7 +166,9 @@ def _line(reading: Reading, item: GrantBalance, outlook: Outlook | None) -> Gran
     return GrantLine(
         name=grant.reason or grant.get_kind_display(),
         kind=grant.get_kind_display(),
-        amount=grant.amount,
+        amount=item.total,
+        rolled_in=grant.rolled_in,
+        rolled_out=item.rolled_out,
         remaining=item.remaining,
         used=item.used,
         lost=money.total((item.expired, item.voided)),
@@ -232,7 +237,7 @@ def _ahead(outlook: Outlook, end: datetime) -> Iterator[Point]:
 def _past(reading: Reading, balance: Balance) -> list[Point]:
     """At each edge what was usable just before it and from it on: they differ where grants begin and end."""
     edges, paid = reading.burn_edges, reading.paid
-    left = {item.grant.pk: item.grant.amount - item.used for item in balance.grants}
+    left = {item.grant.pk: item.total - item.rolled_out - item.used for item in balance.grants}
     points: list[Point] = [(reading.at, balance.balance)]
     for number in range(len(edges) - 2, -1, -1):  # back in time: what was paid later was still there
         for pk in left:
@@ -272,6 +277,8 @@ LABELS = {
     TransactionCode.USAGE: "Usage",
     TransactionCode.EXPIRY: "Expired",
     TransactionCode.VOID: "Voided",
+    TransactionCode.ROLLOVER: "Rolled over",
+    TransactionCode.ADJUSTMENT: "Adjusted",
 }
 
 
@@ -296,6 +303,7 @@ def _row(movement: Movement, balance: Decimal | None) -> LedgerRow:
         recorded_at=transaction.recorded_at,
         unit=movement.unit,
         amount=movement.amount,
+        moved=movement.moved,
         beyond=movement.beyond,
         balance=balance,
         causes=movement.causes[:CAUSES],

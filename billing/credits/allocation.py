@@ -4,7 +4,7 @@ Settlement compares its result with what was posted and posts the difference. La
 need no case of their own: the same lines and grants always give the same cells.
 """
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,8 +27,9 @@ _RANK: Final[Mapping[GrantKind, int]] = {"promotional": 0, "plan": 1, "paid": 2}
 class Grant:
     """Credits to spend. `amount` is what these segments may take: less what closed periods took for good.
 
-    Usable in [effective_at, expires_at), and only until `voided_at`. Instants lie on quarter hours.
-    Empty `meters` means every meter.
+    Usable in [effective_at, expires_at), and only until `voided_at`, from when on it pays no more than `most`. Instants
+    lie on quarter hours. Empty `meters` means every meter. When it expires, up to `rollover_max` of what is left goes
+    to the grant `rolls_into`, which begins then.
     """
 
     id: int
@@ -40,6 +41,9 @@ class Grant:
     expires_at: datetime | None = None
     voided_at: datetime | None = None
     meters: frozenset[str] = frozenset()
+    most: Decimal | None = None
+    rolls_into: int | None = None
+    rollover_max: Decimal = ZERO
 
     @property
     def usable_until(self) -> datetime | None:
@@ -95,21 +99,37 @@ def cuts(interval: Interval, grants: Iterable[Grant], at: Iterable[datetime] = (
     return [Interval(start, end) for start, end in pairwise(inside)]
 
 
-@exact()
+class Allocation(NamedTuple):
+    """Who pays what, and by grant what rolls into it."""
+
+    cells: dict[Cell, Decimal]
+    rolled: dict[int, Decimal]
+
+
 def allocate(segments: Iterable[Segment], grants: Iterable[Grant]) -> dict[Cell, Decimal]:
+    """The cells of `distribute`."""
+    return distribute(segments, grants).cells
+
+
+@exact()
+def distribute(segments: Iterable[Segment], grants: Iterable[Grant]) -> Allocation:
     """Book every line of every segment on grants, in burn order, and on overage where none is left.
 
     Segments in time order take from the grants usable in them. Per line and segment the cells sum to the
     amount; cells of zero are left out. A negative amount is served first in its segment: it goes back where
     the line's latest amounts came from, last taken first returned, even to a grant that has ended since.
+    What rolls over is what is left when the time of the grant's end is reached: it depends on the lines before and on
+    nothing that has been posted, so late usage takes back what had rolled over without it.
 
     Raises ValueError when segments overlap without being equal, or when a grant begins or ends inside one.
     """
     ordered = burn_order(grants)
-    left = {grant.id: grant.amount for grant in ordered}
+    left = {grant.id: _capped(grant, grant.amount) for grant in ordered}
+    rolling = _Rolling(ordered, left)
     taken: dict[LineKey, list[tuple[int | None, Decimal]]] = defaultdict(list)
     cells: dict[Cell, Decimal] = {}
     for segment in _merged(segments):
+        rolling.until(segment.starts_at)
         usable = [grant for grant in ordered if grant.usable_in(segment)]
         for line, amount in sorted(segment.amounts.items(), key=lambda item: (item[1] >= 0, item[0])):
             if amount < 0:
@@ -122,7 +142,34 @@ def allocate(segments: Iterable[Segment], grants: Iterable[Grant]) -> dict[Cell,
                 cells[cell] = cells.get(cell, ZERO) + part
                 if grant is not None:
                     left[grant] -= part
-    return cells
+    rolling.until(_NEVER)
+    return Allocation(cells, rolling.rolled)
+
+
+def _capped(grant: Grant, amount: Decimal) -> Decimal:
+    return amount if grant.most is None else min(amount, grant.most)
+
+
+class _Rolling:
+    """Moves rests on as time passes."""
+
+    def __init__(self, grants: Iterable[Grant], left: dict[int, Decimal]) -> None:
+        self.left = left
+        self.grants = {grant.id: grant for grant in grants}
+        self.rolled: dict[int, Decimal] = {}
+        ahead = [grant for grant in self.grants.values() if grant.rolls_into in self.grants]
+        self._ahead = deque(sorted(ahead, key=lambda grant: (grant.expires_at or _NEVER, grant.id)))
+
+    def until(self, at: datetime) -> None:
+        while self._ahead and (self._ahead[0].expires_at or _NEVER) <= at:
+            self._roll(self._ahead.popleft())
+
+    def _roll(self, grant: Grant) -> None:
+        into = self.grants[grant.rolls_into or 0]
+        rest = ZERO if grant.voided_at is not None else self.left[grant.id]
+        moved = self.rolled[into.id] = max(min(rest, grant.rollover_max), ZERO)
+        self.left[grant.id] -= moved
+        self.left[into.id] = _capped(into, into.amount + moved)
 
 
 def _merged(segments: Iterable[Segment]) -> Iterator[Segment]:

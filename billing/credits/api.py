@@ -71,6 +71,9 @@ class GrantAnswer(serializers.Serializer[Any]):
     kind = serializers.ChoiceField(GrantKind.choices)
     priority = serializers.IntegerField()
     amount = ExactDecimalField()
+    adjusted = ExactDecimalField(help_text="What the vendor added later, or took where below zero.")
+    rolled_in = ExactDecimalField(help_text="What was left of the grant before.")
+    rolled_out = ExactDecimalField(help_text="What went to the next grant when this one ended.")
     used = ExactDecimalField()
     expired = ExactDecimalField()
     voided = ExactDecimalField()
@@ -267,6 +270,9 @@ def shown_grant(item: GrantBalance) -> dict[str, Any]:
         "kind": grant.kind,
         "priority": grant.priority,
         "amount": plain(grant.amount),
+        "adjusted": plain(grant.adjusted),
+        "rolled_in": plain(grant.rolled_in),
+        "rolled_out": plain(item.rolled_out),
         "used": plain(item.used),
         "expired": plain(item.expired),
         "voided": plain(item.voided),

@@ -2,18 +2,19 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import cast
 
-from django.db.models import Q, Sum
+from django.db.models import OuterRef, Q, QuerySet, Subquery, Sum
+from django.db.models.functions import Coalesce
 
 from accounts.models import Customer
 from billing.credits import allocation
 from billing.credits.models import AllocationCell, CreditGrant
 from billing.metering.queries import read_totals_ahead
-from billing.money import CONTEXT, ZERO
+from billing.money import CONTEXT, ZERO, total
 from billing.periods import Interval
 from billing.rating.core import Segment
 from billing.rating.queries import segments
@@ -31,11 +32,15 @@ def key_of(cell: allocation.Cell) -> CellKey:
 
 @dataclass(frozen=True, slots=True)
 class Booking:
-    """The cells of some periods as they ought to be, and the grants that could take part."""
+    """The cells of some periods as they ought to be, and the grants that could take part.
+
+    `rolled`: by grant that began within the periods, what ought to have rolled over to it.
+    """
 
     cells: dict[allocation.Cell, Decimal]
     grants: dict[int, CreditGrant]
     taken_elsewhere: dict[int, Decimal]  # by grant: what other periods took
+    rolled: dict[int, Decimal]
 
 
 def book(customer: Customer, periods: Sequence[BillingPeriod]) -> Booking:
@@ -48,7 +53,7 @@ def books(periods: Mapping[int, Sequence[BillingPeriod]]) -> dict[int, Booking]:
     posted. Five queries however many customers there are, and one more for each period that is cut in segments."""
     every = [period for own in periods.values() for period in own]
     if not every:
-        return {customer_id: Booking({}, {}, {}) for customer_id in periods}
+        return {customer_id: Booking({}, {}, {}, {}) for customer_id in periods}
     grants = _grants(every)
     elsewhere = _taken_elsewhere(grants, every)
     boundaries = _boundaries(every)
@@ -74,7 +79,7 @@ def _booking(
     elsewhere: Mapping[int, Decimal],
     boundaries: Collection[datetime],
 ) -> Booking:
-    offers = [offered(grant, elsewhere.get(grant.pk, ZERO)) for grant in grants]
+    offers = _offers(grants, elsewhere, since=_span(periods)[0])
     found: list[Segment] = []
     for period in periods:
         stretches = allocation.cuts(Interval(period.starts_at, period.ends_at), offers, boundaries)
@@ -82,7 +87,42 @@ def _booking(
             continue  # cancelled as it began
         found += segments(period, [stretches[0].start, *(stretch.end for stretch in stretches)])
     taken = {grant.pk: elsewhere[grant.pk] for grant in grants if grant.pk in elsewhere}
-    return Booking(allocation.allocate(found, offers), {grant.pk: grant for grant in grants}, taken)
+    allocated = allocation.distribute(found, offers)
+    heirs = [grant.pk for grant in grants if grant.rolled_from_id and grant.effective_at > _span(periods)[0]]
+    rolled = {pk: allocated.rolled.get(pk, ZERO) for pk in heirs}
+    return Booking(allocated.cells, {grant.pk: grant for grant in grants}, taken, rolled)
+
+
+def _offers(grants: Sequence[CreditGrant], elsewhere: Mapping[int, Decimal], since: datetime) -> list[allocation.Grant]:
+    """The grants as allocation sees them. What rolled over before `since` stays as it is posted; what rolls over later
+    is worked out anew, because usage that came late may have taken it before."""
+    heirs = {
+        grant.rolled_from_id: grant.pk
+        for grant in grants
+        if grant.rolled_from_id and grant.effective_at > since and not is_withdrawn(grant)
+    }
+    offers = []
+    for grant in grants:
+        given, taken = total_of(grant), elsewhere.get(grant.pk, ZERO)
+        if grant.effective_at > since:
+            given = CONTEXT.subtract(given, grant.rolled_in)
+        if grant.expires_at is not None and grant.expires_at <= since:
+            given = CONTEXT.subtract(given, grant.rolled_out)
+        offer = offered(grant, given, taken)
+        if grant.pk in heirs and grant.term is not None:
+            offer = replace(offer, rolls_into=heirs[grant.pk], rollover_max=grant.term.rollover_max)
+        offers.append(offer)
+    return offers
+
+
+def is_withdrawn(grant: CreditGrant) -> bool:
+    """Whether it was never usable, because another one was given instead."""
+    return grant.voided_at is not None and grant.voided_at <= grant.effective_at
+
+
+def total_of(grant: CreditGrant) -> Decimal:
+    """All that ever came to it: what was given, what operators corrected, what rolled over to it."""
+    return total((grant.amount, grant.adjusted, grant.rolled_in))
 
 
 def _boundaries(periods: Sequence[BillingPeriod]) -> Mapping[int, set[datetime]]:
@@ -112,7 +152,15 @@ def _grants(periods: Sequence[BillingPeriod]) -> list[CreditGrant]:
     customers = {period.customer_id for period in periods}
     usable = Q(effective_at__lt=end) & (Q(expires_at=None) | Q(expires_at__gt=start))
     paid = Q(pk__in=AllocationCell.objects.filter(period__in=periods, grant__isnull=False).values("grant"))
-    return list(CreditGrant.objects.filter(usable | paid, customer__in=customers).order_by("pk"))
+    found = CreditGrant.objects.filter(usable | paid, customer__in=customers).select_related("term")
+    return list(with_rolled_out(found).order_by("pk"))
+
+
+def with_rolled_out(grants: QuerySet[CreditGrant]) -> QuerySet[CreditGrant]:
+    """Each with `rolled_out`: what rolled over from it to the next one."""
+    heirs = CreditGrant.objects.filter(rolled_from=OuterRef("pk")).values("rolled_from")
+    rolled_out = Coalesce(Subquery(heirs.values(sum=Sum("rolled_in"))), ZERO)
+    return grants.annotate(rolled_out=rolled_out)  # type: ignore[no-redef]  # the model says that it has it then
 
 
 def _taken_elsewhere(grants: Collection[CreditGrant], periods: Sequence[BillingPeriod]) -> dict[int, Decimal]:
@@ -122,12 +170,17 @@ def _taken_elsewhere(grants: Collection[CreditGrant], periods: Sequence[BillingP
     return dict(cells.values_list("grant").annotate(taken=Sum("posted")))
 
 
-def offered(grant: CreditGrant, elsewhere: Decimal = ZERO) -> allocation.Grant:
-    """The grant as allocation sees it, less what other periods took."""
+def offered(grant: CreditGrant, given: Decimal, elsewhere: Decimal = ZERO) -> allocation.Grant:
+    """The grant as allocation sees it: what was given, less what other periods took. A void one pays no more than what
+    it had paid by then."""
+    paid = None
+    if grant.voided_at is not None:
+        paid = CONTEXT.subtract(CONTEXT.subtract(total_of(grant), grant.forfeited), elsewhere)
     return allocation.Grant(
         id=grant.pk,
         unit=grant.unit,
-        amount=CONTEXT.subtract(CONTEXT.subtract(grant.amount, grant.forfeited), elsewhere),
+        amount=CONTEXT.subtract(given, elsewhere),
+        most=paid,
         kind=cast(allocation.GrantKind, grant.kind),
         priority=grant.priority,
         effective_at=grant.effective_at,

@@ -8,15 +8,19 @@ from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from typing import Final, cast
 
+from django.db.models import Prefetch
+
 from accounts.models import Customer
 from billing.credits.allocation import Grant, burn_order
 from billing.credits.booking import book
 from billing.credits.outlook import Pace, Stock
+from billing.credits.plan_credits import months
 from billing.money import ZERO, exact, mul_div
 from billing.periods import Anchor, Interval, PeriodUnit, local_date, next_period, quarter_ceil, quarter_floor
+from billing.pricing.models import CreditEvery, CreditTerm
 from billing.rating.core import LineKey
 from billing.rating.queries import rated_by_meter, segments
-from billing.subscriptions.models import BillingPeriod, PeriodStatus, SubscriptionStatus
+from billing.subscriptions.models import BillingPeriod, PeriodStatus, Subscription, SubscriptionStatus
 from billing.subscriptions.queries import periods
 
 _WINDOW: Final = timedelta(days=7)
@@ -70,24 +74,29 @@ class Coming:
     until: datetime | None
 
 
-def coming(customer: Customer) -> Coming:
-    """The credits of the next periods of each active subscription, as its plan stands today. Two queries."""
-    open_now = periods(customer).filter(
-        status=PeriodStatus.OPEN, subscription__status=SubscriptionStatus.ACTIVE, subscription__ends_at=None
+def coming(customer: Customer, at: datetime) -> Coming:
+    """The credits of the next months and periods of each active subscription, as its plans stand today. Three queries.
+    What may roll over is not among them."""
+    open_now = Subscription.objects.filter(customer=customer, status=SubscriptionStatus.ACTIVE, ends_at=None)
+    open_now = open_now.filter(periods__status=PeriodStatus.OPEN).prefetch_related(
+        Prefetch("periods", BillingPeriod.objects.filter(status=PeriodStatus.OPEN), to_attr="open_periods"),
+        "version__credits",
+        "next_version__credits",
     )
-    found = [period for period in open_now.prefetch_related("version__credits") if period.version.credits.all()]
-    ahead = [(period, list(_following(period))) for period in found]
+    ahead = [list(_ahead_of(subscription)) for subscription in open_now.distinct()]
     gifts = [
-        (term, interval)
-        for period, intervals in ahead
-        for interval in intervals
-        for term in period.version.credits.all()
+        (term, part)
+        for own in ahead
+        for terms, interval, zone, day in own
+        for term in terms
+        for part in _parts_of(term, interval, zone, day)
+        if part.start > at
     ]
     grants = [  # numbered below zero, because they have no ids yet
-        Grant(-number, term.unit, term.amount, "plan", term.priority, interval.start, interval.end)
-        for number, (term, interval) in enumerate(gifts, 1)
+        Grant(-number, term.unit, term.amount, "plan", term.priority, part.start, part.end)
+        for number, (term, part) in enumerate(gifts, 1)
     ]
-    return Coming(grants, min((intervals[-1].end for _, intervals in ahead), default=None))
+    return Coming(grants, min((own[-1][1].end for own in ahead if any(each[0] for each in own)), default=None))
 
 
 def stocks(left: Mapping[Grant, Decimal], ahead: Coming, unit: str) -> list[Stock]:
@@ -106,19 +115,33 @@ def stocks(left: Mapping[Grant, Decimal], ahead: Coming, unit: str) -> list[Stoc
     ]
 
 
-def _following(period: BillingPeriod) -> Iterator[Interval]:
-    subscription, version = period.subscription, period.version
+type _Ahead = tuple[Sequence[CreditTerm], Interval, str, int]  # what is given in an interval; its zone and anchor day
+
+
+def _ahead_of(subscription: Subscription) -> Iterator[_Ahead]:
+    """The open period, of which months may be to come, and the ones after it."""
+    [period] = subscription.open_periods  # type: ignore[attr-defined]  # prefetched
+    version = subscription.next_version or subscription.version
+    day, zone = subscription.anchor_day, period.timezone
+    yield list(subscription.version.credits.all()), Interval(period.starts_at, period.ends_at), zone, day
     anchor = Anchor(
         interval=cast(PeriodUnit, version.interval),
         count=version.interval_count,
-        starts_on=local_date(period.starts_at, period.timezone),
-        day=subscription.anchor_day,
+        starts_on=local_date(period.whole_starts_at, zone),
+        day=day,
         month=subscription.anchor_month,
     )
     end = period.ends_at
     for _ in range(_AHEAD):
-        interval = next_period(anchor, period.timezone, end)
+        interval = next_period(anchor, zone, end)
         end = interval.end
+        yield list(version.credits.all()), interval, zone, day
+
+
+def _parts_of(term: CreditTerm, interval: Interval, zone: str, day: int) -> Iterator[Interval]:
+    if term.every == CreditEvery.MONTH:
+        yield from months(interval, day, zone)
+    else:
         yield interval
 
 

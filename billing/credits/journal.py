@@ -42,12 +42,13 @@ _PAID_BY: Final = Q(account__kind__in=[AccountKind.GRANT, AccountKind.OVERAGE]) 
 
 @dataclass(frozen=True, slots=True)
 class Movement:
-    """What a transaction did in one unit: `amount` came to the grants (or went, below zero), `beyond` was used beyond
-    them. `causes`: names of meters or grants, the largest part first."""
+    """What a transaction did in one unit: `amount` came to the grants (or went, below zero), `moved` between them,
+    `beyond` was used beyond them. `causes`: names of meters or grants, the largest part first."""
 
     transaction: LedgerTransaction
     unit: str
     amount: Decimal
+    moved: Decimal
     beyond: Decimal
     causes: Sequence[str]
 
@@ -102,9 +103,9 @@ ORDER BY entry.transaction_id DESC LIMIT %(most)s
 def _movements(transactions: Sequence[LedgerTransaction], units: Collection[str]) -> list[Movement]:
     parts: dict[tuple[int, str], list[tuple[str, str, Decimal]]] = defaultdict(list)
     entries = LedgerEntry.objects.filter(_PAID_BY, transaction__in=transactions, account__unit__in=units)
-    names = ("account__grant__reason", "account__grant__kind", "cell__price__meter__name")
+    names = ("account__grant", "account__grant__reason", "account__grant__kind", "cell__price__meter__name")
     grouped = entries.values_list("transaction", "account__unit", "account__kind", *names).annotate(sum=_CREDITED)
-    for transaction, unit, kind, reason, grant_kind, meter, amount in grouped:
+    for transaction, unit, kind, _, reason, grant_kind, meter, amount in grouped:
         parts[transaction, unit].append((kind, meter or reason or _KIND_NAMES.get(grant_kind, ""), amount))
     return [
         _movement(transaction, unit, parts[transaction.pk, unit])
@@ -117,10 +118,12 @@ def _movement(transaction: LedgerTransaction, unit: str, parts: Sequence[tuple[s
     sizes: dict[str, Decimal] = defaultdict(Decimal)
     for _, name, amount in parts:
         sizes[name] += abs(amount)
+    grants = [amount for kind, _, amount in parts if kind == AccountKind.GRANT]
     return Movement(
         transaction=transaction,
         unit=unit,
-        amount=total(amount for kind, _, amount in parts if kind == AccountKind.GRANT),
+        amount=total(grants),
+        moved=min(total(one for one in grants if one > 0), -total(one for one in grants if one < 0)),
         beyond=-total(amount for kind, _, amount in parts if kind == AccountKind.OVERAGE),
         causes=sorted(sizes, key=lambda name: (-sizes[name], name)),
     )

@@ -41,6 +41,7 @@ class Posting:
     idempotency_key: str
     effective_at: datetime
     moves: Sequence[Move]
+    reason: str = ""
 
 
 def post(*, customer_id: int, postings: Sequence[Posting], at: datetime) -> None:
@@ -67,6 +68,7 @@ def post_all(*, postings: Mapping[int, Sequence[Posting]], at: datetime) -> None
             idempotency_key=posting.idempotency_key,
             effective_at=posting.effective_at,
             recorded_at=at,
+            reason=posting.reason,
         )
         for customer_id, posting in written
     )

@@ -1,6 +1,7 @@
 """Credits: grants, and the double-entry ledger that says where each went."""
 
 from datetime import datetime
+from decimal import Decimal
 from functools import partial
 from typing import Final
 
@@ -39,6 +40,16 @@ class CreditGrant(models.Model):
     expires_at = models.DateTimeField(null=True, blank=True)
     voided_at = models.DateTimeField(null=True, editable=False)
     forfeited = amount_field(default=0, editable=False, help_text="What was left when it was voided.")
+    adjusted = amount_field(default=0, editable=False, help_text="What operators added, or took where below zero.")
+    rolled_from = models.ForeignKey(
+        "self",
+        on_delete=models.PROTECT,
+        null=True,
+        editable=False,
+        related_name="rolls_into",
+        help_text="Whose rest came to this one when it began.",
+    )
+    rolled_in = amount_field(default=0, editable=False, help_text="What came so far; late usage takes it back.")
     cost_basis = amount_field(null=True, blank=True, help_text="What one unit was sold for, for revenue.")
     meters = ArrayField(
         models.CharField(max_length=128),
@@ -53,6 +64,8 @@ class CreditGrant(models.Model):
     term = models.ForeignKey(CreditTerm, on_delete=models.PROTECT, null=True, editable=False, related_name="+")
     created_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, editable=False, related_name="+")
     created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    rolled_out: Decimal  # what rolled over to the next one; only where booking.with_rolled_out has read it
 
     class Meta:
         ordering = ["priority", F("expires_at").asc(nulls_last=True), "effective_at", "id"]
@@ -69,6 +82,12 @@ class CreditGrant(models.Model):
             positive("amount", "grant_amount_positive"),
             not_negative("cost_basis", "grant_cost_basis_not_negative"),
             not_negative("forfeited", "grant_forfeited_not_negative"),
+            not_negative("rolled_in", "grant_rolled_in_not_negative"),
+            finite("adjusted", "grant_adjusted_is_finite"),
+            models.CheckConstraint(condition=Q(adjusted__gte=-F("amount")), name="grant_adjusted_down_to_nothing"),
+            models.CheckConstraint(
+                condition=Q(rolled_from__isnull=False) | Q(rolled_in=0), name="grant_rolled_in_from_another"
+            ),
             ordered("effective_at", "expires_at", "grant_expires_after_it_begins"),
         ]
         indexes = [models.Index(fields=["customer", "unit"], name="grant_of_customer")]

@@ -10,8 +10,9 @@ from typing import Final
 from django.db.models import Case, DecimalField, F, Q, QuerySet, Sum, When
 
 from accounts.models import Customer
+from billing.credits import plan_credits
 from billing.credits.allocation import burn_order
-from billing.credits.booking import has_ended, offered
+from billing.credits.booking import has_ended, offered, total_of, with_rolled_out
 from billing.credits.burning import coming, paces, stocks
 from billing.credits.models import (
     AccountKind,
@@ -29,7 +30,7 @@ from billing.credits.overage import overage_rows
 from billing.money import CONTEXT, ZERO, exact, total
 from billing.periods import Interval
 from billing.rating.queries import SeriesRow, lines, rated_series
-from billing.subscriptions.models import BillingPeriod, PeriodStatus, PlanSegment
+from billing.subscriptions.models import PeriodStatus
 from billing.subscriptions.queries import periods
 
 _EVERYTHING: Final[Mapping[str, str]] = {}
@@ -37,13 +38,22 @@ _EVERYTHING: Final[Mapping[str, str]] = {}
 
 @dataclass(frozen=True, slots=True)
 class GrantBalance:
-    """Where a grant's amount went: used + expired + voided + remaining."""
+    """Where a grant's amount, what operators corrected and what rolled over to it went: used + expired + voided +
+    rolled_out + remaining."""
 
     grant: CreditGrant
     used: Decimal
     expired: Decimal
     voided: Decimal
     remaining: Decimal
+
+    @property
+    def total(self) -> Decimal:
+        return total_of(self.grant)
+
+    @property
+    def rolled_out(self) -> Decimal:
+        return self.grant.rolled_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,31 +123,46 @@ def settled_through(customer: Customer) -> datetime | None:
 def grant_balance(grant: CreditGrant, at: datetime) -> GrantBalance:
     """Where this grant's amount went."""
     paid = AllocationCell.objects.filter(grant=grant).aggregate(used=Sum("posted"))["used"]
-    return _grant_balance(grant, paid or ZERO, at)
+    found = with_rolled_out(CreditGrant.objects.filter(pk=grant.pk)).select_related("customer").get()
+    return _grant_balance(found, paid or ZERO, at)
 
 
 def _grants(customer: Customer, recorded_by: datetime | None) -> list[CreditGrant]:
     """Those that the books knew of; what was voided later is not void yet."""
-    found = CreditGrant.objects.filter(customer=customer).select_related("customer")
+    found = with_rolled_out(CreditGrant.objects.filter(customer=customer)).select_related("customer")
     if recorded_by is None:
         return list(found)
     grants = list(found.filter(created_at__lte=recorded_by))
     void = set(_entries(customer, recorded_by, TransactionCode.VOID).values_list("account__grant", flat=True))
+    adjusted = _taken(_entries(customer, recorded_by, TransactionCode.ADJUSTMENT))
+    rollovers = _entries(customer, recorded_by, TransactionCode.ROLLOVER)
+    # One is effective when the grant that it came to begins, which is when the one that it came from expires.
+    came = _taken(rollovers.filter(transaction__effective_at=F("account__grant__effective_at")))
+    went = _taken(rollovers.filter(transaction__effective_at=F("account__grant__expires_at")))
     for grant in grants:
         if grant.pk not in void:
             grant.voided_at = None
+        grant.adjusted, grant.rolled_in = -adjusted.get(grant.pk, ZERO), -came.get(grant.pk, ZERO)
+        grant.rolled_out = went.get(grant.pk, ZERO)
     return grants
+
+
+def _taken(entries: QuerySet[LedgerEntry]) -> dict[int, Decimal]:
+    """By grant, what these entries took from it."""
+    of_grants = entries.filter(account__kind=AccountKind.GRANT)
+    return dict(of_grants.values_list("account__grant").annotate(taken=_DEBITED))
 
 
 def _in_burn_order(grants: Iterable[CreditGrant], at: datetime) -> list[CreditGrant]:
     """As allocation spends them, those that have ended last."""
-    place = {offer.id: number for number, offer in enumerate(burn_order(map(offered, grants)))}
+    offers = burn_order(offered(grant, total_of(grant)) for grant in grants)
+    place = {offer.id: number for number, offer in enumerate(offers)}
     return sorted(grants, key=lambda grant: (has_ended(grant, at), place[grant.pk]))
 
 
 @exact()
 def _grant_balance(grant: CreditGrant, used: Decimal, at: datetime) -> GrantBalance:
-    rest = grant.amount - used
+    rest = total_of(grant) - grant.rolled_out - used
     if not has_ended(grant, at):
         return GrantBalance(grant, used, expired=ZERO, voided=ZERO, remaining=rest)
     if grant.voided_at is not None:
@@ -165,8 +190,7 @@ def _used(customer: Customer, recorded_by: datetime | None) -> dict[int, Decimal
     if recorded_by is None:
         cells = AllocationCell.objects.filter(grant__customer=customer)
         return dict(cells.values_list("grant").annotate(used=Sum("posted")))
-    entries = _entries(customer, recorded_by, TransactionCode.USAGE).filter(account__kind=AccountKind.GRANT)
-    return dict(entries.values_list("account__grant").annotate(used=_DEBITED))
+    return _taken(_entries(customer, recorded_by, TransactionCode.USAGE))
 
 
 def _overage(customer: Customer, at: datetime, recorded_by: datetime | None) -> dict[str, Decimal]:
@@ -196,9 +220,9 @@ def _unsettled(customer: Customer) -> dict[str, Decimal]:
 
 def _outlooks(customer: Customer, at: datetime, grants: Mapping[str, Sequence[GrantBalance]]) -> Mapping[str, Outlook]:
     """By unit, where it goes at the pace of the last days; nothing for what is at rest."""
-    ahead, found = coming(customer), {}
+    ahead, found = coming(customer, at), {}
     for unit, pace in paces(customer, at).items():
-        left = {offered(item.grant): item.remaining for item in grants.get(unit, ()) if item.remaining}
+        left = {offered(item.grant, item.total): item.remaining for item in grants.get(unit, ()) if item.remaining}
         if left and pace.per_day > 0:
             found[unit] = outlook(stocks(left, ahead, unit), pace, at, ahead.until)
     return found
@@ -279,9 +303,6 @@ def due_customers(at: datetime, among: Collection[int] | None = None) -> list[in
         kind=AccountKind.GRANT,
         credits__gt=F("debits"),
     )
-    paid_for = PlanSegment.objects.filter(period__status=PeriodStatus.OPEN, period__grants=None, is_trial=False)
-    bare = BillingPeriod.objects.filter(plan_segments__in=paid_for.filter(version__credits__isnull=False))
     if among is not None:
-        ended, bare = ended.filter(customer__in=among), bare.filter(customer__in=among)
-    ids = {*ended.values_list("customer", flat=True), *bare.values_list("customer", flat=True)}
-    return sorted(ids)
+        ended = ended.filter(customer__in=among)
+    return sorted({*ended.values_list("customer", flat=True), *plan_credits.lacking(at, among)})

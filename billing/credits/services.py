@@ -12,16 +12,17 @@ from typing import Final
 from django.core.exceptions import ValidationError
 from django.db import OperationalError, connection, transaction
 
+from accounts.ids import new_id
 from accounts.models import Customer, User
-from billing.credits import sealing, settlement
+from billing.credits import plan_credits, sealing, settlement
+from billing.credits.booking import total_of
 from billing.credits.ledger import Move, Posting, account, post
 from billing.credits.models import WITHDRAWN, AccountKind, CreditGrant, GrantKind, Settlement, TransactionCode
 from billing.errors import Conflict
 from billing.metering import services as metering
 from billing.metering.models import Meter
-from billing.money import is_currency
+from billing.money import display, is_currency
 from billing.periods import QUARTER, quarter_ceil, quarter_floor
-from billing.pricing.models import CreditTerm
 from billing.subscriptions.models import PeriodStatus, PlanSegment
 
 logger = logging.getLogger(__name__)
@@ -71,8 +72,53 @@ def grant(
 
 
 @transaction.atomic
-def void(*, grant: CreditGrant, at: datetime) -> CreditGrant:
-    """Settle what the grant has paid for so far and forfeit the rest. Conflict `already_void`, `already_expired`."""
+def void(*, grant: CreditGrant, at: datetime, reason: str = "") -> CreditGrant:
+    """Settle what the grant has paid for so far and forfeit the rest. Conflict `already_void`, `already_expired`,
+    `parked`."""
+    locked = _settled_grant(grant, at)
+    rest = locked.account.credits - locked.account.debits
+    # What was used in this quarter hour stays paid, so it ends with the quarter hour.
+    locked.voided_at, locked.forfeited = quarter_floor(at) + QUARTER, rest
+    locked.save(update_fields=["voided_at", "forfeited"])
+    voided = account(locked.customer_id, locked.unit, AccountKind.VOIDED)
+    moves = [Move(locked.account, voided, rest)]
+    posting = Posting(TransactionCode.VOID, f"void:{locked.public_id}", at, moves, reason)
+    post(customer_id=locked.customer_id, postings=[posting], at=at)
+    metering.publish(customer_id=locked.customer_id)
+    return locked
+
+
+@transaction.atomic
+def adjust(*, grant: CreditGrant, amount: Decimal, reason: str, at: datetime) -> CreditGrant:
+    """Correct what was given: add to the grant, or take from what is left of it (below zero). It holds as if it had
+    been given so, so usage since the grant began is settled anew. Conflict as `void`; ValidationError by field."""
+    locked = _settled_grant(grant, at)
+    left = min(locked.account.credits - locked.account.debits, locked.amount + locked.adjusted)
+    _check_adjustment(amount, reason, left, locked.unit)
+    locked.adjusted += amount
+    locked.save(update_fields=["adjusted"])
+    moves = [Move(account(locked.customer_id, locked.unit, AccountKind.ISSUED), locked.account, amount)]
+    posting = Posting(TransactionCode.ADJUSTMENT, f"adjust:{new_id('adj')}", at, moves, reason)
+    post(customer_id=locked.customer_id, postings=[posting], at=at)
+    settle(customer_id=locked.customer_id, at=at, since=locked.effective_at)
+    metering.publish(customer_id=locked.customer_id)
+    return locked
+
+
+def _check_adjustment(amount: Decimal, reason: str, left: Decimal, unit: str) -> None:
+    errors = {}
+    if not amount:
+        errors["amount"] = "Send an amount other than 0: above it to add, below it to take."
+    elif -amount > left:
+        errors["amount"] = f"No more than {display(left, unit)} can be taken: the rest is used."
+    if not reason.strip():
+        errors["reason"] = "Say why: it stays in the ledger."
+    if errors:
+        raise ValidationError(errors)
+
+
+def _settled_grant(grant: CreditGrant, at: datetime) -> CreditGrant:
+    """The grant, locked and with all usage so far taken from it, if it can still be changed. Takes the claim."""
     metering.claim(customer_id=grant.customer_id)
     since = metering.fold(customer_id=grant.customer_id, at=at)
     settle(customer_id=grant.customer_id, at=at, since=since)
@@ -80,18 +126,9 @@ def void(*, grant: CreditGrant, at: datetime) -> CreditGrant:
     if locked.voided_at is not None:
         raise Conflict("This grant is void already.", code="already_void")
     if locked.expires_at is not None and locked.expires_at <= at:
-        raise Conflict("This grant has expired, so nothing is left to void.", code="already_expired")
+        raise Conflict("This grant has expired, so nothing is left to change.", code="already_expired")
     if Settlement.objects.filter(customer=locked.customer_id).exclude(parked_reason="").exists():
         raise Conflict("This customer's books are parked: the grant cannot be settled first.", code="parked")
-    rest = locked.account.credits - locked.account.debits
-    # What was used in this quarter hour stays paid, so it ends with the quarter hour.
-    locked.voided_at, locked.forfeited = quarter_floor(at) + QUARTER, rest
-    locked.save(update_fields=["voided_at", "forfeited"])
-    voided = account(locked.customer_id, locked.unit, AccountKind.VOIDED)
-    moves = [Move(locked.account, voided, rest)]
-    posting = Posting(TransactionCode.VOID, f"void:{locked.public_id}", at, moves)
-    post(customer_id=locked.customer_id, postings=[posting], at=at)
-    metering.publish(customer_id=locked.customer_id)
     return locked
 
 
@@ -99,46 +136,25 @@ def issue_plan_grants(*, customer_id: int, at: datetime) -> bool:
     """Needs the claim. Give each plan segment, in periods that are not closed, its share of the plan's credits, once;
     whether any were given or withdrawn.
 
-    They last as long as the segment, so that they expire when the next ones come. Where a change of plan cut the
+    They last as long as the segment, or the month of it, so that they expire when the next ones come, to which a rest
+    may roll over. Where a change of plan cut the
     segment, they are withdrawn as if they had never been there, and what it is due now is given instead. What an
     operator has voided does not come back.
     """
     segments = PlanSegment.objects.filter(period__customer=customer_id, is_trial=False, version__credits__isnull=False)
-    segments = segments.exclude(period__status=PeriodStatus.CLOSED).select_related("period").distinct()
-    wanted = _plan_grants(list(segments.order_by("starts_at", "period_id")), at)
+    segments = segments.exclude(period__status=PeriodStatus.CLOSED).select_related("period__subscription").distinct()
+    wanted = plan_credits.grants_of(list(segments.order_by("starts_at", "period_id")), at)
     given = CreditGrant.objects.filter(customer=customer_id, kind=GrantKind.PLAN).exclude(WITHDRAWN)
     standing = {_place(grant): grant for grant in given.exclude(period__status=PeriodStatus.CLOSED)}
     new = [grant for grant in wanted if not _stands(grant, standing.get(_place(grant)))]
-    kept = {_place(grant) for grant in wanted} - {_place(grant) for grant in new}
+    kept = {_place(grant) for grant in wanted if _stands(grant, standing.get(_place(grant)))}
     old = [grant for place, grant in standing.items() if place not in kept]
     _withdraw(customer_id, old)
-    for grant in new:
+    due = [grant for grant in new if plan_credits.is_due(grant, at)]
+    for grant in due:
+        grant.rolled_from = plan_credits.ancestor_of(grant)
         _issue(grant, at)
-    return bool(new or old)
-
-
-def _plan_grants(segments: Sequence[PlanSegment], at: datetime) -> list[CreditGrant]:
-    """What the plans give in these segments."""
-    terms: dict[int, list[CreditTerm]] = {}
-    for term in CreditTerm.objects.filter(version__in={segment.version_id for segment in segments}):
-        terms.setdefault(term.version_id, []).append(term)
-    return [
-        CreditGrant(
-            customer_id=segment.period.customer_id,
-            unit=term.unit,
-            amount=amount,
-            kind=GrantKind.PLAN,
-            priority=term.priority,
-            effective_at=segment.starts_at,
-            expires_at=segment.ends_at,
-            period=segment.period,
-            term=term,
-            created_at=at,
-        )
-        for segment in segments
-        for term in terms[segment.version_id]
-        if (amount := segment.share.of(term.amount))
-    ]
+    return bool(due or old)
 
 
 def _place(grant: CreditGrant) -> tuple[int | None, int | None, datetime]:
@@ -152,7 +168,7 @@ def _stands(wanted: CreditGrant, given: CreditGrant | None) -> bool:
 def _withdraw(customer_id: int, grants: Sequence[CreditGrant]) -> None:
     """As if they had never been usable: settlement moves what they paid to others, and the whole amount to voided."""
     for grant in grants:
-        grant.voided_at, grant.forfeited = grant.effective_at, grant.amount
+        grant.voided_at, grant.forfeited = grant.effective_at, total_of(grant)
         grant.reason = "Withdrawn, because the plan changed within the billing period."
         grant.save(update_fields=["voided_at", "forfeited", "reason"])
     if grants:

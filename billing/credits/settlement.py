@@ -13,9 +13,16 @@ from typing import Final
 from django.db import connection
 from django.db.models import F, Q
 
-from billing.credits.booking import Booking, CellKey, books, has_ended, key_of
+from billing.credits.booking import Booking, CellKey, books, has_ended, key_of, total_of
 from billing.credits.ledger import Move, Posting, account, post_all
-from billing.credits.models import AccountKind, AllocationCell, LedgerAccount, Settlement, TransactionCode
+from billing.credits.models import (
+    AccountKind,
+    AllocationCell,
+    CreditGrant,
+    LedgerAccount,
+    Settlement,
+    TransactionCode,
+)
 from billing.money import ZERO, exact, plain
 from billing.subscriptions.models import BillingPeriod, PeriodStatus
 from billing.subscriptions.queries import SEGMENTS
@@ -39,10 +46,11 @@ def settle(states: Sequence[Settlement], at: datetime) -> set[int]:
         own = accounts[state.pk]
         moves = [own.move(change, cells[key]) for key, change in changes[state.pk].items()]
         key = f"settle:{state.pk}:{state.postings + 1}"
-        endings = list(_endings(own, moves, key, at))
-        if moves or endings:
+        rollovers = list(_rollovers(own, bookings[state.pk], key))
+        endings = list(_endings(own, [*moves, *(move for one in rollovers for move in one.moves)], key, at))
+        if moves or rollovers or endings:
             state.postings += 1
-            postings[state.pk] = [Posting(TransactionCode.USAGE, key, at, moves), *endings]
+            postings[state.pk] = [Posting(TransactionCode.USAGE, key, at, moves), *rollovers, *endings]
     post_all(postings=postings, at=at)
     return set(postings)
 
@@ -68,7 +76,10 @@ class BooksDiffer(Exception):  # noqa: N818 -- a state of the books
 
 def _check_accounts(accounts: "_Accounts", posted: "_Posted", booking: Booking, at: datetime) -> None:
     """What is left of a grant by its account must be what is left by its cells."""
-    left = {pk: grant.amount - booking.taken_elsewhere.get(pk, ZERO) for pk, grant in booking.grants.items()}
+    left = {
+        pk: total_of(grant) - grant.rolled_out - booking.taken_elsewhere.get(pk, ZERO)
+        for pk, grant in booking.grants.items()
+    }
     for (*_, grant_id), (_, amount) in posted.items():
         if grant_id is not None:
             left[grant_id] -= amount
@@ -190,13 +201,33 @@ def _accounts(bookings: Mapping[int, Booking]) -> dict[int, _Accounts]:
 # --- endings ------------------------------------------------------------------------------------------------
 
 
-def _endings(accounts: _Accounts, usage: Iterable[Move], key: str, at: datetime) -> Iterator[Posting]:
-    """What is left of grants that have ended, once this usage is posted, to expired or voided; and back, when late
+def _rollovers(accounts: _Accounts, booking: Booking, key: str) -> Iterator[Posting]:
+    """What ought to have rolled over to each grant less what has; less than nothing where late usage takes it back."""
+    changed = [
+        (grant, target - grant.rolled_in)
+        for pk, target in booking.rolled.items()
+        for grant in [booking.grants[pk]]
+        if target != grant.rolled_in
+    ]
+    for grant, difference in changed:
+        grant.rolled_in += difference
+        if grant.voided_at is not None:  # what came and is taken back was never forfeited
+            grant.forfeited = max(grant.forfeited + difference, ZERO)
+        assert grant.rolled_from_id is not None
+        move = Move(accounts.grants[grant.rolled_from_id], accounts.grants[grant.pk], difference)
+        yield Posting(TransactionCode.ROLLOVER, f"{key}:{grant.pk}:in", grant.effective_at, [move])
+    CreditGrant.objects.bulk_update([grant for grant, _ in changed], ["rolled_in", "forfeited"])
+
+
+def _endings(accounts: _Accounts, moves: Iterable[Move], key: str, at: datetime) -> Iterator[Posting]:
+    """What is left of grants that have ended, once these moves are posted, to expired or voided; and back, when late
     usage needs it."""
     drawn: dict[int, Decimal] = defaultdict(Decimal)
-    for move in usage:
+    for move in moves:
         if move.debit.grant_id is not None:
             drawn[move.debit.grant_id] += move.amount
+        if move.credit.grant_id is not None:
+            drawn[move.credit.grant_id] -= move.amount
     for grant_id, own in sorted(accounts.grants.items()):
         left = own.credits - own.debits - drawn[grant_id]
         if left and own.grant is not None and has_ended(own.grant, at):

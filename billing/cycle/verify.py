@@ -102,16 +102,19 @@ _DIFFERENCES: Final = {
             WHERE a.kind <> 'consumed' AND OWN(a) GROUP BY e.cell_id
         ) e ON e.cell_id = c.id
         WHERE OWN(p) AND c.posted IS DISTINCT FROM coalesce(e.posted, 0)""",
-    "a grant's account was not given the grant's amount": """
-        SELECT g.public_id, g.amount, e.given
+    "a grant's account was not given what the grant says": """
+        SELECT g.public_id, g.amount + g.adjusted + g.rolled_in - coalesce(heirs.rolled, 0), e.given
         FROM billing_creditgrant g
         LEFT JOIN billing_ledgeraccount a ON a.grant_id = g.id
         LEFT JOIN (
             SELECT e.account_id, sum(CASE e.direction WHEN 'credit' THEN e.amount ELSE -e.amount END) AS given
             FROM billing_ledgerentry e JOIN billing_ledgertransaction t ON t.id = e.transaction_id
-            WHERE t.code = 'grant' AND OWN(t) GROUP BY e.account_id
+            WHERE t.code IN ('grant', 'adjustment', 'rollover') AND OWN(t) GROUP BY e.account_id
         ) e ON e.account_id = a.id
-        WHERE OWN(g) AND g.amount IS DISTINCT FROM e.given""",
+        LEFT JOIN (
+            SELECT rolled_from_id, sum(rolled_in) AS rolled FROM billing_creditgrant WHERE OWN() GROUP BY 1
+        ) heirs ON heirs.rolled_from_id = g.id
+        WHERE OWN(g) AND g.amount + g.adjusted + g.rolled_in - coalesce(heirs.rolled, 0) IS DISTINCT FROM e.given""",
 }
 
 
@@ -160,7 +163,13 @@ def _lines_are_settled(customer: Customer) -> Iterator[str]:
     if state is None or state.parked_reason or metering.pending_since(customer.pk) is not None:
         return
     unsettled = [period for period in periods(customer) if period.status != PeriodStatus.CLOSED]
-    targets = {key_of(cell): amount for cell, amount in book(customer, unsettled).cells.items()}
+    booking = book(customer, unsettled)
+    for pk, target in booking.rolled.items():
+        grant = booking.grants[pk]
+        if grant.rolled_in != target:
+            said = f"{grant.public_id} says {plain(grant.rolled_in)}, not {plain(target)}"
+            yield f"a rollover is not what was left: {said}"
+    targets = {key_of(cell): amount for cell, amount in booking.cells.items()}
     posted = {cell.key: cell.posted for cell in AllocationCell.objects.filter(period__in=unsettled)}
     for key in sorted(targets.keys() | posted.keys(), key=str):
         target, stored = targets.get(key, ZERO), posted.get(key, ZERO)

@@ -75,7 +75,7 @@ def test_books_that_agree_pass(settled, capsys):
         ("DELETE FROM billing_periodmember", "a period has other members"),
         ("UPDATE billing_allocationcell SET posted = posted + 1 WHERE grant_id IS NULL", "a cell is not the sum"),
         ("UPDATE billing_ledgeraccount SET credits = credits + 1 WHERE kind = 'consumed'", "an account's sums"),
-        ("UPDATE billing_creditgrant SET amount = amount + 1", "a grant's account was not given"),
+        ("UPDATE billing_creditgrant SET amount = amount + 1", "a grant's account was not given what"),
         (
             _tampered("ledgerentry", "SET amount = amount + 1 WHERE direction = 'debit'"),
             "a ledger transaction does not balance",
