@@ -67,6 +67,36 @@ class User(AbstractBaseUser, PermissionsMixin):
         return self.name or self.email
 
 
+class TestClock(models.Model):
+    """A time of its own for customers of a sandbox. While it is advancing, `now` is how far it has come.
+
+    A deleted one stands still, and so do its customers.
+    """
+
+    public_id = models.CharField(max_length=40, unique=True, default=partial(new_id, "clock"), editable=False)
+    now = models.DateTimeField()
+    advancing_to = models.DateTimeField(null=True, editable=False)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    deleted_at = models.DateTimeField(null=True, editable=False)
+
+    __test__ = False  # not for pytest
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(advancing_to=None) | models.Q(advancing_to__gte=models.F("now")),
+                name="test_clock_goes_forward",
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["id"], condition=models.Q(advancing_to__isnull=False), name="test_clock_advancing"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.public_id} at {self.now:%Y-%m-%d %H:%M} UTC"
+
+
 class Customer(models.Model):
     """The tenant that pays. Everything of billing hangs on one."""
 
@@ -80,6 +110,14 @@ class Customer(models.Model):
         help_text="A new zone holds from the next period.",
     )
     email = models.EmailField("e-mail", blank=True, help_text="Where bills and alerts without other recipients go.")
+    test_clock = models.ForeignKey(
+        TestClock,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="customers",
+        help_text="Of a sandbox: its time. It receives no mail. Fixed once the customer exists.",
+    )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:

@@ -5,7 +5,7 @@ Refusals are ValidationErrors, whose message names the remedy.
 
 import secrets
 from collections.abc import Collection
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from django.contrib.auth.password_validation import validate_password
@@ -15,7 +15,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 
 from accounts.auth import digest
-from accounts.models import ApiKey, Customer, IdempotentRequest, Invitation, Membership, Role, Scope, User
+from accounts.models import ApiKey, Customer, IdempotentRequest, Invitation, Membership, Role, Scope, TestClock, User
 
 INVITATION_VALID: Final = timedelta(days=7)
 ANSWERS_KEPT: Final = timedelta(hours=24)
@@ -26,10 +26,25 @@ PREFIX_LENGTH: Final = 10  # "hr_" and 7 characters: enough to recognise a key b
 
 
 def create_customer(
-    *, key: str, name: str, currency: str = "USD", timezone: str = "UTC", email: str = "", at: datetime
+    *,
+    key: str,
+    name: str,
+    currency: str = "USD",
+    timezone: str = "UTC",
+    email: str = "",
+    test_clock: TestClock | None = None,
+    at: datetime,
 ) -> Customer:
     """A new tenant. ValidationError names the field that is wrong, or `key` when it is taken."""
-    customer = Customer(key=key, name=name, currency=currency, timezone=timezone, email=email, created_at=at)
+    customer = Customer(
+        key=key,
+        name=name,
+        currency=currency,
+        timezone=timezone,
+        email=email,
+        test_clock=test_clock,
+        created_at=at,
+    )
     customer.full_clean()
     try:
         with transaction.atomic():
@@ -50,6 +65,24 @@ def update_customer(*, customer: Customer, at: datetime, **changes: str) -> Cust
     customer.full_clean()
     customer.save(update_fields=[*changes])
     return customer
+
+
+# --- test clocks ------------------------------------------------------------------------------------------------
+
+FIRST_INSTANT: Final = datetime(1990, 1, 1, tzinfo=UTC)
+LAST_INSTANT: Final = datetime(2090, 1, 1, tzinfo=UTC)
+
+
+def create_test_clock(*, now: datetime, at: datetime) -> TestClock:
+    """A time for customers of a sandbox. ValidationError for one that is out of reach."""
+    if not FIRST_INSTANT <= now < LAST_INSTANT:
+        raise ValidationError({"now": "Choose an instant from 1990 to 2089."})
+    return TestClock.objects.create(now=now, created_at=at)
+
+
+def delete_test_clock(*, clock: TestClock, at: datetime) -> None:
+    """It stands still for good; its customers can be read, but time does not pass for them."""
+    TestClock.objects.filter(pk=clock.pk).update(deleted_at=at, advancing_to=None)
 
 
 # --- members ----------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from drf_spectacular.views import SpectacularSwaggerSplitView
 from billing.budgets.api import urlpatterns as budgets
 from billing.credits.api import urlpatterns as credits
 from billing.cycle.api import urlpatterns as cycle
+from billing.cycle.clocks_api import urlpatterns as clocks
 from billing.cycle.previews_api import urlpatterns as previews
 from billing.cycle.statements_api import urlpatterns as statements
 from billing.cycle.subscriptions_api import urlpatterns as subscriptions
@@ -30,6 +31,7 @@ rooms: list[URLPattern | URLResolver] = [
     *previews,
     *statements,
     *subscriptions,
+    *clocks,
 ]
 
 urlpatterns = [

@@ -33,6 +33,11 @@ app.conf.update(
     # A tick that waited longer than this is stale: the next one does its work.
     beat_schedule={
         "tick": {"task": "billing.cycle.tasks.tick", "schedule": 1.0, "options": {"expires": 2}},
+        "advance-clocks": {
+            "task": "billing.cycle.tasks.advance_clocks",
+            "schedule": 30.0,
+            "options": {"expires": 60},
+        },
         "deliver": {
             "task": "billing.notifications.tasks.deliver",
             "schedule": 1.0,

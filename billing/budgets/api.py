@@ -270,7 +270,7 @@ class Budgets(ApiView):
                 body.get("thresholds", [{"percent": money.parse_decimal(p)} for p in DEFAULT_THRESHOLDS])
             ),
             recipients=body.get("recipients", ["owners"]),
-            at=clock.now(),
+            at=clock.now(customer),
             trusted=own_customer(request) is None,
         )
         return Response(budget_answer(budget), status=201)
@@ -292,7 +292,7 @@ class OneBudget(ApiView):
         _refuse_moves(budget, body)
         changed = services.update_budget(
             budget=budget,
-            at=clock.now(),
+            at=clock.now(budget.customer),
             name=body.get("name"),
             amount=body.get("amount"),
             thresholds=_specs(body["thresholds"]) if "thresholds" in body else None,
@@ -303,7 +303,8 @@ class OneBudget(ApiView):
 
     @extend_schema(operation_id="budgets_archive", responses={204: OpenApiResponse(description="It is archived.")})
     def delete(self, request: Request, budget_id: str) -> Response:
-        services.archive_budget(budget=_budget_or_404(request, budget_id), at=clock.now())
+        budget = _budget_or_404(request, budget_id)
+        services.archive_budget(budget=budget, at=clock.now(budget.customer))
         return Response(status=204)
 
 
@@ -314,7 +315,8 @@ class BudgetTest(ApiView):
 
     @extend_schema(operation_id="budgets_test", request=None, responses={202: ToldBody})
     def post(self, request: Request, budget_id: str) -> Response:
-        addresses = services.send_test(budget=_budget_or_404(request, budget_id), at=clock.now())
+        budget = _budget_or_404(request, budget_id)
+        addresses = services.send_test(budget=budget, at=clock.now(budget.customer))
         return Response({"recipients": addresses}, status=202)
 
 
@@ -343,7 +345,7 @@ class ForecastView(ApiView):
     )
     def get(self, request: Request, key: str) -> Response:
         customer = customer_or_404(request, key)
-        return Response({"data": [forecast_answer(one) for one in queries.outlooks(customer, clock.now())]})
+        return Response({"data": [forecast_answer(one) for one in queries.outlooks(customer, clock.now(customer))]})
 
 
 def _asked_customer(request: Request, query: Mapping[str, Any]) -> Customer | None:

@@ -57,7 +57,7 @@ class GrantForm(forms.ModelForm):
             return
         values = {**self.cleaned_data, "meters": [meter.key for meter in self.cleaned_data["meters"]]}
         try:
-            self.instance = services.grant(**values, at=now(), created_by=self.operator)
+            self.instance = services.grant(**values, at=now(values["customer"]), created_by=self.operator)
         except ValidationError as error:
             add_refusal(self, error)
 
@@ -93,10 +93,10 @@ class CreditGrantAdmin(ModelAdmin):
         return shown(grant.amount, grant.unit)
 
     def used(self, grant: CreditGrant) -> str:
-        return shown(queries.grant_balance(grant, now()).used, grant.unit)
+        return shown(queries.grant_balance(grant, now(grant.customer)).used, grant.unit)
 
     def remaining(self, grant: CreditGrant) -> str:
-        return shown(queries.grant_balance(grant, now()).remaining, grant.unit)
+        return shown(queries.grant_balance(grant, now(grant.customer)).remaining, grant.unit)
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
@@ -124,7 +124,7 @@ class CreditGrantAdmin(ModelAdmin):
     def void(self, request: HttpRequest, form: forms.Form, object_id: str) -> HttpResponse:
         grant = self.get_object(request, object_id)
         try:
-            services.void(grant=grant, at=now())
+            services.void(grant=grant, at=now(grant.customer))
         except ValidationError as error:
             for sentence in sentences(error):
                 messages.error(request, sentence)

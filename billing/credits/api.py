@@ -150,7 +150,7 @@ class SpendView(ApiView):
         chosen = read_selection(
             request,
             customer,
-            at=now(),
+            at=now(customer),
             dimensions=dimensions(),
             names=("price", "meter"),
             own=("unit",),
@@ -188,7 +188,7 @@ class CreditsView(ApiView):
     def get(self, request: Request, key: str) -> Response:
         """One balance per unit; grants in the order in which they are spent."""
         customer = customer_or_404(request, key)
-        present = now()
+        present = now(customer)
         at = read_query(request, CreditsQuery).get("at", present)
         found = queries.balances(customer, at, recorded_by=at if at < present else None)
         return Response({"data": [shown_balance(balance) for balance in found]})
@@ -226,8 +226,8 @@ class GrantsView(ApiView):
         customer = Customer.objects.filter(key=body.pop("customer")).first()
         if customer is None:
             raise invalid("customer", "There is no such customer. Create it first.")
-        grant = services.grant(customer=customer, **body, at=now())
-        return Response(shown_grant(queries.grant_balance(grant, now())), status=201)
+        grant = services.grant(customer=customer, **body, at=now(customer))
+        return Response(shown_grant(queries.grant_balance(grant, now(customer))), status=201)
 
 
 class GrantVoidView(ApiView):
@@ -236,11 +236,11 @@ class GrantVoidView(ApiView):
     @extend_schema(operation_id="credit_grants_void", request=None, responses=GrantAnswer)
     def post(self, request: Request, public_id: str) -> Response:
         """Settle what it has paid for and forfeit the rest. 409 `already_void`, `already_expired`."""
-        grant = CreditGrant.objects.select_related("customer").filter(public_id=public_id).first()
+        grant = CreditGrant.objects.select_related("customer__test_clock").filter(public_id=public_id).first()
         if grant is None:
             raise not_found("credit grant")
-        voided = services.void(grant=grant, at=now())
-        return Response(shown_grant(queries.grant_balance(voided, now())))
+        voided = services.void(grant=grant, at=now(grant.customer))
+        return Response(shown_grant(queries.grant_balance(voided, now(grant.customer))))
 
 
 # --- answers ------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 
-from django.db.models import Exists, OuterRef
+from django.db.models import Exists, OuterRef, Q
 
 from billing.credits.models import WITHDRAWN, CreditGrant, GrantKind
 from billing.periods import Anchor, Interval, local_date, next_period
@@ -84,12 +84,13 @@ def ancestor_of(grant: CreditGrant) -> CreditGrant | None:
 
 
 def lacking(at: datetime, among: Collection[int] | None = None) -> set[int]:
-    """Ids of the customers, of all or of some, that a plan owes credits: new periods, and months that have begun."""
+    """Ids of the customers, of these or of all that live in real time, that a plan owes credits: new periods, and
+    months that have begun."""
     paid_for = PlanSegment.objects.filter(
         period__status=PeriodStatus.OPEN, is_trial=False, version__credits__isnull=False
     )
-    if among is not None:
-        paid_for = paid_for.filter(period__customer__in=among)
+    in_real_time = Q(period__customer__test_clock=None)
+    paid_for = paid_for.filter(in_real_time if among is None else Q(period__customer__in=among))
     this_month = CreditGrant.objects.filter(
         period=OuterRef("period"), term__every=CreditEvery.MONTH, effective_at__lte=at, expires_at__gt=at
     )

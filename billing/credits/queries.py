@@ -7,7 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
-from django.db.models import Case, DecimalField, F, Q, QuerySet, Sum, When
+from django.db.models import Case, DecimalField, F, Min, Q, QuerySet, Sum, When
 
 from accounts.models import Customer
 from billing.credits import plan_credits
@@ -296,13 +296,19 @@ def parked_customers() -> int:
 
 
 def due_customers(at: datetime, among: Collection[int] | None = None) -> list[int]:
-    """Ids of customers, of all or of some, with something to post that no event announces: grants that ended with
-    something left, and new periods that lack their plan's grants."""
+    """Ids of customers, of these or of all that live in real time, with something to post that no event announces:
+    grants that ended with something left, and new periods that lack their plan's grants."""
     ended = LedgerAccount.objects.filter(
         Q(grant__expires_at__lte=at) | Q(grant__voided_at__isnull=False),
         kind=AccountKind.GRANT,
         credits__gt=F("debits"),
     )
-    if among is not None:
-        ended = ended.filter(customer__in=among)
-    return sorted({*ended.values_list("customer", flat=True), *plan_credits.lacking(at, among)})
+    whose = Q(customer__test_clock=None) if among is None else Q(customer__in=among)
+    ended_by = ended.filter(whose).values_list("customer", flat=True)
+    return sorted({*ended_by, *plan_credits.lacking(at, among)})
+
+
+def next_due(customer_ids: Collection[int], after: datetime) -> dict[int, datetime]:
+    """By customer: when a grant ends next, after this instant; where plan credits end, the next ones come."""
+    ends = CreditGrant.objects.filter(customer__in=customer_ids, expires_at__gt=after, voided_at=None)
+    return dict(ends.values_list("customer").annotate(Min("expires_at")))

@@ -36,7 +36,7 @@ class SubscriptionForm(forms.ModelForm):
         """The service validates and writes; Django's own checks would ask for what it fills in."""
         if not self.errors:
             try:
-                self.instance = services.subscribe(**self.cleaned_data, at=now())
+                self.instance = services.subscribe(**self.cleaned_data, at=now(self.cleaned_data["customer"]))
             except ValidationError as error:
                 add_refusal(self, error)
 

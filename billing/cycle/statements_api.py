@@ -173,7 +173,8 @@ class UpcomingInvoiceView(ApiView):
     def get(self, request: Request, key: str) -> Response:
         """The statement of the open period: each line with its arithmetic, fees, projected true-ups, credits applied,
         rounding and the amount due. 404 `no_subscription` for a customer without an active one."""
-        customer, at = customer_or_404(request, key), now()
+        customer = customer_or_404(request, key)
+        at = now(customer)
         asked = read_query(request, UpcomingQuery)
         with snapshot():
             stamps = _stamps(customer)
@@ -193,7 +194,8 @@ class BridgeView(ApiView):
         """Per unit: usage + fees + true_ups + late_adjustments - discounts - credits_applied + tax + rounding +
         unexplained = amount_due. Usage is read from the series, credits from the ledger, the others from the
         statement; `unexplained` is what they leave open."""
-        customer, at = customer_or_404(request, key), now()
+        customer = customer_or_404(request, key)
+        at = now(customer)
         asked = read_query(request, BridgeQuery)
         with snapshot():
             stamps = _stamps(customer)

@@ -117,13 +117,13 @@ class SubscriptionsView(ApiView):
     def post(self, request: Request) -> Response:
         """Put a customer on a plan. 409 `meter_already_priced` when another subscription prices one of its meters."""
         body = read_body(request, SubscriptionBody)
-        at = now()
-        customer = Customer.objects.filter(key=body["customer"]).first()
+        customer = Customer.objects.select_related("test_clock").filter(key=body["customer"]).first()
         if customer is None:
             raise invalid("customer", "There is no such customer. Create it first.")
+        at = now(customer)
         subscription = cycle.subscribe(
             customer=customer,
-            version=_version(body, at),
+            version=_version(body, max(at, now())),
             starts_at=body.get("starts_at", at),
             anchor_day=body.get("anchor_day"),
             anchor_month=body.get("anchor_month"),
@@ -145,9 +145,9 @@ class ChangeView(ApiView):
         """
         subscription = _subscription_or_404(subscription_id)
         body = read_body(request, ChangeBody)
-        at = now()
+        at = now(subscription.customer)
         changed = cycle.change(
-            subscription=subscription, version=_version(body, at), when=cast(When, body["when"]), at=at
+            subscription=subscription, version=_version(body, max(at, now())), when=cast(When, body["when"]), at=at
         )
         return _answer(changed)
 
@@ -161,7 +161,9 @@ class CancelView(ApiView):
         `subscription_ended`."""
         subscription = _subscription_or_404(subscription_id)
         body = read_body(request, CancelBody)
-        return _answer(cycle.cancel(subscription=subscription, when=cast(When, body["when"]), at=now()))
+        return _answer(
+            cycle.cancel(subscription=subscription, when=cast(When, body["when"]), at=now(subscription.customer))
+        )
 
 
 class ResumeView(ApiView):
@@ -171,11 +173,12 @@ class ResumeView(ApiView):
     def post(self, request: Request, subscription_id: str) -> Response:
         """Go on as if it had never been cancelled. 409 `subscription_ended`, `not_cancelled`,
         `meter_already_priced`."""
-        return _answer(subscriptions.resume(subscription=_subscription_or_404(subscription_id), at=now()))
+        subscription = _subscription_or_404(subscription_id)
+        return _answer(subscriptions.resume(subscription=subscription, at=now(subscription.customer)))
 
 
 def _subscription_or_404(subscription_id: str) -> Subscription:
-    found = Subscription.objects.filter(public_id=subscription_id).first()
+    found = Subscription.objects.select_related("customer__test_clock").filter(public_id=subscription_id).first()
     if found is None:
         raise not_found("subscription")
     return found
@@ -208,7 +211,7 @@ def shown_subscription(subscription: Subscription) -> dict[str, Any]:
         "id": subscription.public_id,
         "customer": subscription.customer.key,
         **_shown_version(subscription.version),
-        "status": queries.stage(subscription, now()),
+        "status": queries.stage(subscription, now(subscription.customer)),
         "starts_at": plain_instant(subscription.starts_at),
         "ends_at": _instant(subscription.ends_at),
         "trial_ends_at": _instant(subscription.trial_ends_at),

@@ -3,7 +3,7 @@
 from celery import shared_task
 
 from billing.clock import now
-from billing.cycle import checking, services
+from billing.cycle import checking, clocks, services
 
 
 @shared_task
@@ -19,3 +19,15 @@ def check_books() -> None:
 @shared_task
 def retry_parked() -> None:
     checking.retry_parked(at=now())
+
+
+@shared_task
+def advance_clock(clock_id: int) -> None:
+    """Go on with a clock that an answer did not wait for."""
+    clocks.run(clock_id=clock_id, seconds=120)
+
+
+@shared_task
+def advance_clocks() -> None:
+    """Go on with those whose task was lost."""
+    clocks.run_all(seconds=20)

@@ -54,7 +54,9 @@ def customer_or_404(request: Request, key: str) -> Customer:
     own = own_customer(request)
     if own is not None and own.key == key:
         return own
-    found = Customer.objects.filter(key=key).first() if own is None and is_key(key) else None
+    found = (
+        Customer.objects.select_related("test_clock").filter(key=key).first() if own is None and is_key(key) else None
+    )
     if found is None:
         raise not_found("customer")
     return found

@@ -10,7 +10,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts import services as accounts
-from accounts.models import Customer
+from accounts.models import Customer, TestClock
 from billing import money
 from billing.clock import now
 from billing.http import (
@@ -20,6 +20,7 @@ from billing.http import (
     StrictSerializer,
     cursor_page,
     customer_or_404,
+    invalid,
     page_of,
     plain_instant,
     read_body,
@@ -32,11 +33,6 @@ def known_currency(value: str) -> None:
         raise serializers.ValidationError(f"{value} is no ISO 4217 currency. Use one like USD.")
 
 
-def no_test_clock(value: str | None) -> None:
-    if value is not None:
-        raise serializers.ValidationError("There are no test clocks yet. Leave it out or send null.")
-
-
 class CustomerChanges(StrictSerializer):
     """What may change. A customer's key and currency stay."""
 
@@ -46,7 +42,7 @@ class CustomerChanges(StrictSerializer):
     )
     email = serializers.EmailField(required=False, allow_blank=True, help_text="Where bills and alerts go.")
     test_clock = serializers.CharField(
-        required=False, allow_null=True, validators=[no_test_clock], help_text="Null until there are test clocks."
+        required=False, allow_null=True, help_text="Id of a test clock; fixed once the customer exists."
     )
 
 
@@ -66,12 +62,13 @@ class CustomersView(ApiView):
     @extend_schema(operation_id="customers_list", responses=page_of("CustomerPage", CustomerRow))
     def get(self, request: Request) -> Response:
         """All customers, by key."""
-        return cursor_page(Customer.objects.all(), request, serialize=_customer, order=("key",))
+        return cursor_page(Customer.objects.select_related("test_clock"), request, serialize=_customer, order=("key",))
 
     @extend_schema(operation_id="customers_create", request=CustomerBody, responses={201: CustomerRow})
     def post(self, request: Request) -> Response:
         """Make a customer. Events that were sent for its key before are counted at once."""
-        fields = _fields(request, CustomerBody)
+        fields = read_body(request, CustomerBody)
+        fields["test_clock"] = _clock(fields.get("test_clock"))
         at = now()
         with transaction.atomic():
             customer = accounts.create_customer(**fields, at=at)
@@ -93,14 +90,20 @@ class CustomerView(ApiView):
     def patch(self, request: Request, key: str) -> Response:
         """Change its name, zone or address; what is not sent stays."""
         customer = customer_or_404(request, key)
-        changes = _fields(request, CustomerChanges, partial=True)
-        return Response(_customer(accounts.update_customer(customer=customer, at=now(), **changes)))
+        changes = read_body(request, CustomerChanges, partial=True)
+        present = customer.test_clock and customer.test_clock.public_id
+        if changes.pop("test_clock", present) != present:
+            raise invalid("test_clock", "A customer's test clock is fixed. Make another customer for another clock.")
+        return Response(_customer(accounts.update_customer(customer=customer, at=now(customer), **changes)))
 
 
-def _fields(request: Request, body: type[StrictSerializer], *, partial: bool = False) -> dict[str, Any]:
-    fields = read_body(request, body, partial=partial)
-    fields.pop("test_clock", None)
-    return fields
+def _clock(public_id: str | None) -> TestClock | None:
+    if public_id is None:
+        return None
+    clock = TestClock.objects.filter(public_id=public_id, deleted_at=None).first()
+    if clock is None:
+        raise invalid("test_clock", "There is no such test clock. Create it first, or send null.")
+    return clock
 
 
 def _customer(customer: Customer) -> dict[str, Any]:
@@ -110,7 +113,7 @@ def _customer(customer: Customer) -> dict[str, Any]:
         "currency": customer.currency,
         "timezone": customer.timezone,
         "email": customer.email,
-        "test_clock": None,
+        "test_clock": customer.test_clock and customer.test_clock.public_id,
         "created_at": plain_instant(customer.created_at),
     }
 

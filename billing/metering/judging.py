@@ -15,6 +15,8 @@ ACCEPTED_BACK: Final = timedelta(days=35)
 ACCEPTED_AHEAD: Final = timedelta(minutes=5)
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
+UNTIMELY: Final = ("timestamp_in_future", "timestamp_too_old")
+
 _BEYOND_MICROSECONDS: Final = re.compile(r"(\.\d{6})\d+")
 _LONGEST_EXACT: Final = len("2026-11-23T10:00:00.123456Z")
 
@@ -37,6 +39,7 @@ class Event(msgspec.Struct, kw_only=True, gc=False):
     payload: str
     authorization: str | None
     revision: int = 0
+    is_dated: bool = True  # else `occurred_at` is when it came
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,13 @@ def judge(sent: SentEvent, index: int, taken: Window) -> Event:
         digest=event_digest(source, sent.id),
         payload=payload_digest(sent.customer, sent.type, sent.timestamp, properties_json),
         authorization=sent.authorization,
+        is_dated=sent.timestamp is not None,
     )
+
+
+def judge_by_clock(event: Event, taken: Window) -> None:
+    """Judge the time of an event anew, by a test clock's window."""
+    event.occurred_at = _within(event.occurred_at, taken) if event.is_dated else taken.at
 
 
 def occurred_at(timestamp: str | None, taken: Window) -> datetime:
@@ -83,13 +92,17 @@ def occurred_at(timestamp: str | None, taken: Window) -> datetime:
     instant = _instant(timestamp)
     if instant.tzinfo is None:
         raise Refusal("timestamp_without_offset", f"timestamp: {WHAT_FIELDS_ARE['timestamp']}", "timestamp")
+    return _within(instant, taken).astimezone(UTC)
+
+
+def _within(instant: datetime, taken: Window) -> datetime:
     if instant > taken.newest:
         raise Refusal(
             "timestamp_in_future", f"timestamp: It is after {taken.newest.isoformat()}; check the clock.", "timestamp"
         )
     if instant < taken.oldest:
         raise Refusal("timestamp_too_old", _too_old(taken), "timestamp")
-    return instant.astimezone(UTC)
+    return instant
 
 
 def _instant(timestamp: str) -> datetime:

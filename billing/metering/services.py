@@ -1,7 +1,7 @@
 """Actions of metering: take events, count them, define meters."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import batched
@@ -32,7 +32,7 @@ from billing.metering.counting import InvalidValue
 from billing.metering.decoding import Refusal
 from billing.metering.importing import Fingerprint
 from billing.metering.importing import Options as ImportOptions
-from billing.metering.judging import DEFAULT_SOURCE, Event, Window, judge, window
+from billing.metering.judging import DEFAULT_SOURCE, UNTIMELY, Event, Window, judge, judge_by_clock, window
 from billing.metering.models import (
     Aggregation,
     Backfill,
@@ -115,11 +115,33 @@ def ingest(
     if api_key:
         limits.charge(api_key, len(cut.items))
     events, refused = _judged(cut.items, cut.shape, window(at, backfill=backfill))
+    if any(one.refusal.code in UNTIMELY for one in refused):
+        events, refused = _judged_by_clocks(cut, events, refused, backfill)
     judged = Judged(events, refused, api_key.pk if api_key else None, at)
     if backfill or len(events) > MOST_GATHERED:
         [answer] = record([judged], permanent=backfill)
         return answer
     return _record_gathered(judged)
+
+
+def _judged_by_clocks(
+    cut: decoding.Body, events: list[Event], refused: Sequence[Refused], backfill: bool
+) -> tuple[list[Event], list[Refused]]:
+    """Items that come too early or too late by our clock may be timely by the test clock of their customer."""
+    untimely = {one.index: cut.items[one.index] for one in refused if one.refusal.code in UNTIMELY}
+    sent = {index: decoding.read(item, cut.shape) for index, item in untimely.items() if isinstance(item, bytes)}
+    clocks = store.clock_times({one.customer for one in sent.values()})
+    still: list[Refused] = []
+    for one in refused:
+        clock = clocks.get(sent[one.index].customer) if one.index in sent else None
+        if clock is None:
+            still.append(one)
+            continue
+        try:
+            events.append(judge(sent[one.index], one.index, window(clock, backfill=backfill)))
+        except Refusal as refusal:
+            still.append(replace(one, refusal=refusal))
+    return sorted(events, key=lambda event: event.index), still
 
 
 @transaction.atomic
@@ -132,7 +154,7 @@ def record(requests: Sequence[Judged], *, permanent: bool = False) -> list[Inges
     for request, answer in zip(requests, answers, strict=True):
         refused = list(request.refused)
         if catalogue:
-            items, invalid = _matched(request.events, catalogue)
+            items, invalid = _matched(request, catalogue, permanent)
             refused += invalid
             taken.append((items, answer))
         if refused:
@@ -169,27 +191,32 @@ class _Catalogue:
     """What decides where events count. Until the transaction ends, no customer or meter comes between."""
 
     customers: Mapping[str, int]
+    clocks: Mapping[str, datetime]
     counters: Mapping[str, list[counting.Counter]]
     revisions: Mapping[str, int]
 
     @classmethod
     def held_for(cls, events: Sequence[Event]) -> "_Catalogue":
         keys, types = {event.customer_key for event in events}, {event.type for event in events}
-        customers, counters = store.held_catalogue(keys, types)
-        return cls(customers, counters, _revisions(counters))
+        customers, clocks, counters = store.held_catalogue(keys, types)
+        return cls(customers, clocks, counters, _revisions(counters))
 
 
-def _matched(events: Sequence[Event], catalogue: _Catalogue) -> tuple[list[store.Item], list[Refused]]:
-    """The events with their customers and what they add to the counters, and those whose values are refused."""
+def _matched(request: Judged, catalogue: _Catalogue, permanent: bool) -> tuple[list[store.Item], list[Refused]]:
+    """The events with their customers and what they add to the counters, and those whose values are refused, or whose
+    time is by their customer's test clock."""
     customers, counters, revisions = catalogue.customers, catalogue.counters, catalogue.revisions
     items: list[store.Item] = []
     refused: list[Refused] = []
-    for event in events:
+    for event in request.events:
         customer_id = customers.get(event.customer_key)
         try:
+            if catalogue.clocks and event.customer_key in catalogue.clocks:
+                judge_by_clock(event, window(catalogue.clocks[event.customer_key], backfill=permanent))
+                event.recorded_at = request.at
             feeds = counting.feeds(counters.get(event.type, ()), event)
-        except InvalidValue as error:
-            refusal = Refusal("invalid_value", str(error), "properties")
+        except (InvalidValue, Refusal) as error:
+            refusal = error if isinstance(error, Refusal) else Refusal("invalid_value", str(error), "properties")
             refused.append(Refused(event.index, event.id, event.source, refusal, event.properties_json[:_SAMPLE]))
             continue
         if customer_id is None:

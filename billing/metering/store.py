@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 from django.db import IntegrityError, OperationalError, connection, connections, transaction
 
+from accounts.models import Customer
 from billing.metering.counting import Counter, Definition, Feed, counter
 from billing.metering.identity import number
 from billing.metering.judging import Event
@@ -98,32 +99,44 @@ def customer_ids(keys: Iterable[str]) -> dict[str, int]:
     """Customers by key. Their watermarks exist from now on, for the tick to claim."""
     with connection.cursor() as cursor:
         cursor.execute(_CUSTOMERS, [list(keys)])
-        return _claimable(cursor.fetchall())
+        return _claimable(cursor.fetchall())[0]
 
 
-def held_catalogue(keys: Iterable[str], event_types: Iterable[str]) -> tuple[dict[str, int], dict[str, list[Counter]]]:
-    """`hold_catalogue`, `customer_ids` and `counters`, in one round trip. They stay three statements, because what
-    is read must be read after the lock was taken."""
+def clock_times(keys: Iterable[str]) -> dict[str, datetime]:
+    """What the test clock says, by key, of those customers that are on one."""
+    on_one = Customer.objects.filter(key__in=keys, test_clock__isnull=False)
+    return dict(on_one.values_list("key", "test_clock__now"))
+
+
+def held_catalogue(
+    keys: Iterable[str], event_types: Iterable[str]
+) -> tuple[dict[str, int], dict[str, datetime], dict[str, list[Counter]]]:
+    """`hold_catalogue`, `customer_ids`, `clock_times` and `counters`, in one round trip. They stay three statements,
+    because what is read must be read after the lock was taken."""
     connection.ensure_connection()
     with connection.cursor() as lock, connection.cursor() as customers, connection.cursor() as meters:
         with connection.wrap_database_errors, connection.connection.pipeline():
             lock.execute(_HOLD, [_CATALOGUE_LOCK])
             customers.execute(_CUSTOMERS, [list(keys)])
             meters.execute(_METERS_OF_TYPES, [list(event_types)])
-        return _claimable(customers.fetchall()), _compiled(_defined(meters.fetchall()))
+        return *_claimable(customers.fetchall()), _compiled(_defined(meters.fetchall()))
 
 
-def _claimable(rows: Sequence[tuple[str, int, bool]]) -> dict[str, int]:
-    if new := sorted(customer_id for _, customer_id, is_claimable in rows if not is_claimable):
+def _claimable(
+    rows: Sequence[tuple[str, int, bool, datetime | None]],
+) -> tuple[dict[str, int], dict[str, datetime]]:
+    if new := sorted(customer_id for _, customer_id, is_claimable, _ in rows if not is_claimable):
         with connection.cursor() as cursor:
             cursor.execute(_NEW_WATERMARKS, [new])
-    return {key: customer_id for key, customer_id, _ in rows}
+    clocks = {key: now for key, *_, now in rows if now is not None}
+    return {key: customer_id for key, customer_id, *_ in rows}, clocks
 
 
 _HOLD: Final = "SELECT pg_advisory_xact_lock_shared(%s)"
 _CUSTOMERS: Final = """
-SELECT customer.key, customer.id, watermark.customer_id IS NOT NULL
+SELECT customer.key, customer.id, watermark.customer_id IS NOT NULL, clock.now
 FROM accounts_customer AS customer LEFT JOIN billing_watermark AS watermark ON watermark.customer_id = customer.id
+LEFT JOIN accounts_testclock AS clock ON clock.id = customer.test_clock_id
 WHERE customer.key = ANY(%s)
 """
 _NEW_WATERMARKS: Final = """

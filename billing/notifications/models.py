@@ -14,6 +14,7 @@ class OutboxStatus(models.TextChoices):
     SENDING = "sending", "Sending"
     SENT = "sent", "Sent"
     FAILED = "failed", "Failed"
+    KEPT = "kept", "Kept in the sandbox"
 
 
 class OutboxMessage(models.Model):

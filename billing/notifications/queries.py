@@ -3,6 +3,9 @@
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
+from django.db.models import QuerySet
+
+from accounts.models import TestClock
 from billing.notifications.models import OutboxMessage
 
 
@@ -12,3 +15,8 @@ def by_cause(causes: Collection[str]) -> Mapping[str, Sequence[OutboxMessage]]:
     for message in OutboxMessage.objects.filter(cause__in=set(causes) - {""}).order_by("id"):
         messages[message.cause].append(message)
     return messages
+
+
+def kept(clock: TestClock) -> QuerySet[OutboxMessage]:
+    """What the customers of a test clock would have been sent, oldest first."""
+    return OutboxMessage.objects.filter(customer__test_clock=clock).order_by("id")

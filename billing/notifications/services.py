@@ -43,7 +43,8 @@ def enqueue(
     """Queue one message to one address, once per `dedup_key`. Call it in the transaction of its cause.
 
     `kind` names the templates `emails/<kind>.subject.txt`, `.txt` and `.html`; `context` is JSON and says the same on
-    every attempt. Raises ValidationError for a recipient that is no plain e-mail address.
+    every attempt. What is for a customer on a test clock is kept and never sent. Raises ValidationError for a recipient
+    that is no plain e-mail address.
     """
     validate_email(recipient)
     if not _THREAD.fullmatch(thread):
@@ -58,6 +59,8 @@ def enqueue(
         cause=cause,
         thread=thread,
         next_attempt_at=at,
+        status=OutboxStatus.KEPT if customer is not None and customer.test_clock_id else OutboxStatus.QUEUED,
+        created_at=at,
     )
     OutboxMessage.objects.bulk_create([message], ignore_conflicts=True)
 

@@ -79,7 +79,9 @@ class UsageView(ApiView):
         """Quantities in buckets of the customer's zone. Ungrouped, every bucket has a row; grouped, the used ones."""
         customer = customer_or_404(request, key)
         meter = _meter(request)
-        chosen = read_selection(request, customer, at=now(), dimensions=meter.dimensions, own=("meter",), minutes=True)
+        chosen = read_selection(
+            request, customer, at=now(customer), dimensions=meter.dimensions, own=("meter",), minutes=True
+        )
         as_of = counted_through(customer)  # before the numbers, so that they hold at least what it promises
         found = _series(customer, meter, chosen)
         return Response(

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from datetime import date, datetime, timedelta
 from typing import Final
 
-from django.db.models import DateField, DateTimeField, F, Func, Prefetch, Q, QuerySet, prefetch_related_objects
+from django.db.models import DateField, DateTimeField, F, Func, Min, Prefetch, Q, QuerySet, prefetch_related_objects
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Cast
 
@@ -20,7 +20,7 @@ SEGMENTS: Final = Prefetch("plan_segments", PlanSegment.objects.select_related("
 
 def subscriptions(customer: Customer | None = None) -> QuerySet[Subscription]:
     """Those of a customer, or of all, oldest first; with their open period and its plan segments."""
-    parts = ("customer", "version__plan", "next_version__plan")
+    parts = ("customer__test_clock", "version__plan", "next_version__plan")
     found = Subscription.objects.select_related(*parts).order_by("starts_at", "id")
     opened = BillingPeriod.objects.filter(status=PeriodStatus.OPEN).prefetch_related(SEGMENTS)
     found = found.prefetch_related(Prefetch("periods", opened, to_attr="open_periods"))
@@ -182,10 +182,20 @@ def default_range(customer: Customer, at: datetime, subscription: Subscription |
 
 
 def due_customers(at: datetime, among: Collection[int] | None = None) -> list[int]:
-    """Ids of the customers whose periods `services.roll` would move, of all or of some."""
+    """Ids of the customers whose periods `services.roll` would move: of these, or of all that live in real time."""
     ended = Q(status=PeriodStatus.OPEN, ends_at__lte=at, subscription__status=SubscriptionStatus.ACTIVE)
     over = Q(status=PeriodStatus.GRACE, ends_at__lte=at - GRACE)
     found = BillingPeriod.objects.filter(ended | over)
-    if among is not None:
-        found = found.filter(customer__in=among)
+    found = found.filter(customer__test_clock=None) if among is None else found.filter(customer__in=among)
     return list(found.order_by("customer_id").values_list("customer_id", flat=True).distinct())
+
+
+def next_due(customer_ids: Collection[int], after: datetime) -> dict[int, datetime]:
+    """By customer: when `services.roll` has something to do next, after this instant."""
+    waiting = BillingPeriod.objects.filter(customer__in=customer_ids)
+    ended = waiting.filter(status=PeriodStatus.OPEN, ends_at__gt=after)
+    over = waiting.filter(status=PeriodStatus.GRACE, ends_at__gt=after - GRACE)
+    found = dict(ended.values_list("customer").annotate(Min("ends_at")))
+    for customer_id, ends_at in over.values_list("customer").annotate(Min("ends_at")):
+        found[customer_id] = min(ends_at + GRACE, found.get(customer_id, ends_at + GRACE))
+    return found

@@ -48,7 +48,7 @@ def start(
     """
     claim(customer_id=customer.pk)
     starts_at = quarter_floor(starts_at)
-    _check(version, starts_at, anchor_day, anchor_month, at)
+    _check(customer, version, starts_at=starts_at, anchor_day=anchor_day, anchor_month=anchor_month, at=at)
     _check_meters(customer, version, starts_at)
     zone = _zone(customer.pk)
     subscription = Subscription.objects.create(
@@ -317,9 +317,15 @@ def _zone(customer_id: int) -> str:
 
 
 def _check(
-    version: PlanVersion, starts_at: datetime, anchor_day: int | None, anchor_month: int | None, at: datetime
+    customer: Customer,
+    version: PlanVersion,
+    *,
+    starts_at: datetime,
+    anchor_day: int | None,
+    anchor_month: int | None,
+    at: datetime,
 ) -> None:
-    errors = _version_errors(version, at)
+    errors = _version_errors(customer, version, at)
     if abs(starts_at - at) > _FAR:
         errors["starts_at"] = "Choose an instant within ten years of now."
     if version.interval in ("day", "week") and (anchor_day or anchor_month):
@@ -333,7 +339,7 @@ def _check(
 
 
 def _check_change(subscription: Subscription, version: PlanVersion, at: datetime) -> None:
-    errors = {} if version == subscription.version else _version_errors(version, at)
+    errors = {} if version == subscription.version else _version_errors(subscription.customer, version, at)
     present, wanted = subscription.version.plan.currency, version.plan.currency
     if present != wanted:
         detail = f"This subscription is billed in {present}, that plan in {wanted}. Cancel it and start another one."
@@ -342,8 +348,12 @@ def _check_change(subscription: Subscription, version: PlanVersion, at: datetime
         raise ValidationError(errors)
 
 
-def _version_errors(version: PlanVersion, at: datetime) -> dict[str, str]:
-    if version.status != VersionStatus.PUBLISHED or version.published_at is None or version.published_at > at:
+def _version_errors(customer: Customer, version: PlanVersion, at: datetime) -> dict[str, str]:
+    if version.status == VersionStatus.RETIRED:
+        return {"version": "This version is retired. Choose one that is published."}
+    # A test clock is about another time: there, when a version was published does not matter.
+    is_published = version.published_at is not None and (customer.test_clock_id or version.published_at <= at)
+    if version.status != VersionStatus.PUBLISHED or not is_published:
         return {"version": "This version is not published yet. Publish it first, or choose one that is."}
     return {}
 

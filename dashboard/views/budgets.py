@@ -32,7 +32,7 @@ def show(request: MemberRequest, key: str) -> HttpResponse:
 def edit(request: MemberRequest, key: str) -> HttpResponse:
     """The form; a POST saves it and answers the card."""
     access = customer_for(request, key, roles=EDITORS)
-    reading = Reading(access.customer, clock.now())
+    reading = Reading(access.customer, clock.now(access.customer))
     form = BudgetForm(request.POST or None, unit=reading.unit, budget=reading.budget)
     if request.method != "POST":
         return _form(request, access, form, reading.budget)
@@ -81,7 +81,7 @@ def _form(
 
 
 def _card(request: MemberRequest, access: Access) -> HttpResponse:
-    reading = Reading(access.customer, clock.now())
+    reading = Reading(access.customer, clock.now(access.customer))
     with snapshot():
         budget = building.budget_view(reading)
     context = {

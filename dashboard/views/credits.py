@@ -57,7 +57,7 @@ def download(request: MemberRequest, key: str) -> StreamingHttpResponse:
 
 
 def _show(request: MemberRequest, access: Access, template: str) -> HttpResponse:
-    reading = Reading(access.customer, clock.now())
+    reading = Reading(access.customer, clock.now(access.customer))
     with snapshot():
         page = credits_page(reading)
         ledger = _ledger(request, access, [card.unit for card in page.cards])
@@ -132,7 +132,7 @@ def _query(request: MemberRequest) -> str:
 def transaction(request: MemberRequest, key: str, public_id: str) -> HttpResponse:
     """Its entries line by line, and the events of the line that `?line=` chooses, or of the only one."""
     access = customer_for(request, key)
-    reading = Reading(access.customer, clock.now())
+    reading = Reading(access.customer, clock.now(access.customer))
     with snapshot():
         found = journal.transaction(access.customer, public_id)
         if found is None:

@@ -57,7 +57,7 @@ def download(request: MemberRequest, key: str) -> StreamingHttpResponse:
 
 
 def _reading(request: MemberRequest, access: Access) -> Reading:
-    return Reading(access.customer, clock.now(), chosen_period(request, access))
+    return Reading(access.customer, clock.now(access.customer), chosen_period(request, access))
 
 
 def chosen_period(request: MemberRequest, access: Access) -> BillingPeriod | None:

@@ -45,7 +45,7 @@ def live(request: MemberRequest, key: str) -> HttpResponse:
 
 
 def _reading(request: MemberRequest, access: Access) -> PlanReading:
-    return PlanReading(access.customer, clock.now(), chosen_period(request, access))
+    return PlanReading(access.customer, clock.now(access.customer), chosen_period(request, access))
 
 
 def _show(request: MemberRequest, access: Access, template: str) -> HttpResponse:

@@ -21,6 +21,7 @@ from tests.access.actors import (
 
 READ, WRITE, EVENTS = Scope.BILLING_READ, Scope.BILLING_WRITE, Scope.EVENTS_WRITE
 TEAM = "c/<str:key>/team"
+CLOCK = "api/v1/test-clocks/<id:clock_id>"
 SUBSCRIPTION = "api/v1/subscriptions/<id:subscription_id>"
 VERSION = "api/v1/plans/<str:key>/versions/<int:number>"
 
@@ -97,6 +98,12 @@ OURS = [
     (f"{SUBSCRIPTION}/change", "POST", operator_keys(WRITE), "api/v1/subscriptions/{subscription}/change"),
     (f"{SUBSCRIPTION}/cancel", "POST", operator_keys(WRITE), "api/v1/subscriptions/{subscription}/cancel"),
     (f"{SUBSCRIPTION}/resume", "POST", operator_keys(WRITE), "api/v1/subscriptions/{subscription}/resume"),
+    ("api/v1/test-clocks", "GET", operator_keys(READ)),
+    ("api/v1/test-clocks", "POST", operator_keys(WRITE)),
+    (CLOCK, "GET", operator_keys(READ), "api/v1/test-clocks/{clock}"),
+    (CLOCK, "DELETE", operator_keys(WRITE), "api/v1/test-clocks/{clock}"),
+    (f"{CLOCK}/advance", "POST", operator_keys(WRITE), "api/v1/test-clocks/{clock}/advance"),
+    (f"{CLOCK}/outbox", "GET", operator_keys(READ), "api/v1/test-clocks/{clock}/outbox"),
     # --- API: budgets
     ("api/v1/customers/<str:key>/forecast", "GET", and_own(READ), "api/v1/customers/acme/forecast"),
     ("api/v1/budgets", "GET", own_rows(READ)),

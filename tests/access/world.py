@@ -48,6 +48,7 @@ def build(acme: Customer) -> dict[str, str]:
         "invitation": invitation_links.link(invitation.public_id).rpartition("/")[2],
         "meter": price.meter,
         "plan": version.plan.key,
+        "clock": services.create_test_clock(now=NOW, at=NOW).public_id,
         "subscription": subscription.public_id,
         "line": "pro/1/tokens/0/2020-01-01T00:00Z",
         "event": "seen",

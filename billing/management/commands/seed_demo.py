@@ -42,7 +42,7 @@ CALLS_A_DAY = {"acme": 2400, "acme-labs": 120, "globex": 600}
 USED = Decimal("0.794")
 MILLION = Decimal(1_000_000)
 
-CUSTOMERS = [
+CUSTOMERS: list[dict[str, Any]] = [
     {"key": "acme", "name": "Acme", "timezone": "Europe/Berlin", "email": "ap@acme.test"},
     {"key": "acme-labs", "name": "Acme Labs", "timezone": "America/New_York", "email": "ap@acme.test"},
     {"key": "globex", "name": "Globex", "timezone": "Asia/Kolkata", "email": "billing@globex.test"},

@@ -57,7 +57,7 @@ def ask(client, settings):
 
 @pytest.fixture(autouse=True)
 def _present(monkeypatch):
-    monkeypatch.setattr("billing.cycle.statements_api.now", lambda: AT)
+    monkeypatch.setattr("billing.cycle.statements_api.now", lambda *_: AT)
 
 
 # --- the upcoming invoice ---------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ def ask(client, plans, globex, monkeypatch):
     _, secret = make_api_key()
 
     def ask(method, path="", body=None, at=NOW):
-        monkeypatch.setattr("billing.cycle.subscriptions_api.now", lambda: at)
+        monkeypatch.setattr("billing.cycle.subscriptions_api.now", lambda *_: at)
         return getattr(client, method)(URL + path, body, content_type="application/json", **bearer(secret))
 
     return ask

@@ -26,7 +26,7 @@ def ask(client, db):
 @pytest.fixture
 def now(monkeypatch):
     """The request is made in the middle of the first billing period."""
-    monkeypatch.setattr("billing.rating.api.now", lambda: datetime(2026, 11, 10, 12, tzinfo=UTC))
+    monkeypatch.setattr("billing.rating.api.now", lambda *_: datetime(2026, 11, 10, 12, tzinfo=UTC))
 
 
 def rows(response):
