@@ -367,10 +367,12 @@ def _step(name: str) -> Iterator[None]:
 
 def _welcome(demo: Demo, seed: dict[str, Any]) -> str:
     sign_ins = [f"    {who['role']:<10}{who['email']:<32}{who['password']}" for who in seed["sign_ins"]]
+    models = [f"    {who['model']:<14}{who['email']:<28}{who['password']}" for who in seed.get("models", [])]
     return "\n".join(
         [
             f"\n  Headroom answers at {demo.url}  (operators: {demo.url}/admin/)\n",
             *sign_ins,
+            *(["\n  One customer for each model of pricing:", *models] if models else []),
             f"\n  The operator's API key is in {demo.var / 'demo.json'}; mail goes to {demo.var / 'mail'}.",
             "  Ctrl-C stops everything; the data stays for the next start.\n",
         ]

@@ -1,6 +1,6 @@
 """What a small AI company's usage looks like, for the demo: a day's rhythm, a few models and keys, skewed sizes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
@@ -51,45 +51,53 @@ PROFILES = [
 
 def events(profile: Profile, at: datetime, random: Random) -> Iterator[dict[str, Any]]:
     """The events of one call: a completion, and now and then a search beside it."""
-    yield {**_event(profile, COMPLETION, at, random), "properties": _completion(profile, random)}
+    yield sent(profile.customer, COMPLETION, at, random, _completion(profile, random))
     if random.random() < profile.searches:
-        properties = {"api_key": _pick(profile.keys, random), "engine": "web"}
-        yield {**_event(profile, SEARCH, at, random), "properties": properties}
+        properties = {"api_key": pick(profile.keys, random), "engine": "web"}
+        yield sent(profile.customer, SEARCH, at, random, properties)
 
 
 def history(
-    profile: Profile, *, since: datetime, until: datetime, calls_a_day: int, random: Random
+    call: Callable[[datetime, Random], Iterable[dict[str, Any]]],
+    *,
+    since: datetime,
+    until: datetime,
+    calls_a_day: int,
+    random: Random,
 ) -> Iterator[dict[str, Any]]:
-    """Events of the days before now, by the rhythm of the day and the week."""
+    """Events of the days before now, by the rhythm of the day and the week; `call` makes those of one call."""
     hour = since
     while hour < until:
         share = RHYTHM[hour.hour] / sum(RHYTHM) * (WEEKEND if hour.weekday() > 4 else 1)  # noqa: PLR2004 -- Saturday
         length = min(timedelta(hours=1), until - hour)
         for _ in range(round(calls_a_day * share * (length / timedelta(hours=1)) * random.uniform(0.7, 1.3))):
-            yield from events(profile, hour + length * random.random(), random)
+            yield from call(hour + length * random.random(), random)
         hour += length
 
 
-def _event(profile: Profile, kind: str, at: datetime, random: Random) -> dict[str, Any]:
+def sent(customer: str, kind: str, at: datetime, random: Random, properties: dict[str, Any]) -> dict[str, Any]:
+    """An event as the vendor's gateway sends it."""
     return {
         "id": f"req_{random.getrandbits(64):016x}",
         "source": "gateway-1",
         "type": kind,
-        "customer": profile.customer,
+        "customer": customer,
         "timestamp": at.isoformat(),
+        "properties": properties,
     }
 
 
 def _completion(profile: Profile, random: Random) -> dict[str, Any]:
     output = min(8_000, round(random.lognormvariate(5.3, 0.9)))
     return {
-        "model": _pick(profile.models, random),
-        "api_key": _pick(profile.keys, random),
+        "model": pick(profile.models, random),
+        "api_key": pick(profile.keys, random),
         "input_tokens": min(120_000, round(random.lognormvariate(7.3, 1.1))),
         "output_tokens": output,
         "latency_ms": 180 + output * 9,
     }
 
 
-def _pick(weights: dict[str, int], random: Random) -> str:
+def pick(weights: dict[str, int], random: Random) -> str:
+    """One of these, as often as its weight says."""
     return random.choices(list(weights), list(weights.values()))[0]

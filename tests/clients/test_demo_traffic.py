@@ -27,6 +27,14 @@ def test_it_sends_until_it_is_stopped_and_leaves_nothing(server, tmp_path):
     printed, _ = traffic.communicate(timeout=30)
 
     assert traffic.returncode == 0, printed
-    assert {event["customer"] for event in server.stored.values()} <= {"acme", "acme-labs", "globex"}
+    assert {event["customer"] for event in server.stored.values()} <= {
+        "acme",
+        "acme-labs",
+        "globex",
+        "callisto",
+        "pixelforge",
+        "papertrail",
+        "deskly",
+    }
     assert server.requests[0].headers["Authorization"] == "Bearer hr_key"
     assert list((tmp_path / "traffic").iterdir()) == []

@@ -1,4 +1,5 @@
-"""`manage.py seed_demo --json FILE`: a vendor, three customers and two weeks of usage to look at.
+"""`manage.py seed_demo --json FILE`: a vendor, its customers, one of them for each model of pricing, and two weeks of
+usage to look at.
 
 A second run changes nothing. The secrets it makes are written to FILE, readable by its owner alone, and nowhere else.
 """
@@ -7,14 +8,16 @@ import json
 import os
 import secrets
 from argparse import ArgumentParser
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from decimal import ROUND_CEILING, Decimal
+from functools import partial
 from itertools import batched
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from django.contrib.auth.hashers import make_password
 from django.core.management.base import BaseCommand
 from django.db import transaction
 
@@ -27,17 +30,22 @@ from billing.credits import queries as credits_queries
 from billing.credits import services as credits
 from billing.credits.models import GrantKind
 from billing.cycle import services as cycle
-from billing.management.traffic import COMPLETION, PROFILES, SEARCH, history
+from billing.management.showcase import CAPPED, CREDITS, OUTCOMES, REASON, SHOWCASES, Call, is_reopened
+from billing.management.traffic import COMPLETION, PROFILES, SEARCH, events, history
 from billing.metering import services as metering
+from billing.metering.correcting import void_event
 from billing.money import mul_div
 from billing.pricing import services as pricing
-from billing.pricing.models import PlanVersion
+from billing.pricing.agreements import create_coupon
+from billing.pricing.models import CouponDuration, PlanVersion
 from billing.pricing.spec import CreditSpec, MatchSpec, OverageSpec, PriceSpec, VersionSpec
 from billing.subscriptions import queries as subscriptions_queries
 from billing.subscriptions import services as subscriptions
+from billing.subscriptions.coupons import redeem
+from billing.subscriptions.models import Subscription
 
 DAYS = 13
-CALLS_A_DAY = {"acme": 2400, "acme-labs": 120, "globex": 600}
+CALLS_A_DAY = {"acme": 2400, "acme-labs": 120}
 # The budget is set so that 80 % is crossed a minute or two after the traffic starts.
 USED = Decimal("0.794")
 MILLION = Decimal(1_000_000)
@@ -45,12 +53,10 @@ MILLION = Decimal(1_000_000)
 CUSTOMERS: list[dict[str, Any]] = [
     {"key": "acme", "name": "Acme", "timezone": "Europe/Berlin", "email": "ap@acme.test"},
     {"key": "acme-labs", "name": "Acme Labs", "timezone": "America/New_York", "email": "ap@acme.test"},
-    {"key": "globex", "name": "Globex", "timezone": "Asia/Kolkata", "email": "billing@globex.test"},
 ]
 MEMBERS = [
     ("alice@acme.test", "Alice Adler", {"acme": Role.OWNER, "acme-labs": Role.BILLING}),
     ("bob@acme.test", "Bob Brandt", {"acme": Role.VIEWER}),
-    ("charlie@globex.test", "Charlie Chatterjee", {"globex": Role.OWNER}),
 ]
 SIGN_INS = [("owner", "alice@acme.test"), ("viewer", "bob@acme.test"), ("operator", "olivia@headroom.test")]
 
@@ -97,28 +103,55 @@ class Command(BaseCommand):
     def _people(self, at: datetime) -> dict[str, Any]:
         """Users with new passwords, their customers, and a new operator key."""
         passwords = {email: secrets.token_hex(6) for email, _, _ in MEMBERS}
-        for fields in CUSTOMERS:
+        for fields in [*CUSTOMERS, *(one.customer for one in SHOWCASES)]:
             if not Customer.objects.filter(key=fields["key"]).exists():
                 accounts.create_customer(**fields, at=at)
         for email, name, roles in MEMBERS:
-            user = _user(email, name, passwords[email])
-            for key, role in roles.items():
-                customer = Customer.objects.get(key=key)
-                Membership.objects.get_or_create(user=user, customer=customer, defaults={"role": role})
+            _member(_user(email, name, make_password(passwords[email])), roles)
+        # One password for the five: each hash takes as long as it takes to guess at one.
+        shared = secrets.token_hex(6)
+        hashed = make_password(shared)
+        for one in SHOWCASES:
+            email, name = one.owner
+            passwords[email] = shared
+            _member(_user(email, name, hashed), {one.key: Role.OWNER})
         passwords["olivia@headroom.test"] = secrets.token_hex(6)
-        _user("olivia@headroom.test", "Olivia Operator", passwords["olivia@headroom.test"], operator=True)
+        hashed = make_password(passwords["olivia@headroom.test"])
+        _user("olivia@headroom.test", "Olivia Operator", hashed, operator=True)
         _, secret = accounts.create_api_key(name="Demo", scopes=list(Scope), at=at)
         return {
             "operator_api_key": secret,
             "sign_ins": [{"role": role, "email": email, "password": passwords[email]} for role, email in SIGN_INS],
+            "models": [
+                {"model": one.model, "customer": one.key, "email": one.owner[0], "password": passwords[one.owner[0]]}
+                for one in SHOWCASES
+            ],
         }
 
     def _business(self, at: datetime) -> None:
-        """Meters, a published plan, and a subscription for everybody since two weeks ago."""
+        """Meters, published plans, and a subscription for everybody since two weeks ago."""
         _meters(at)
-        version = _plan(at)
-        for customer in Customer.objects.all():
-            subscriptions.start(customer=customer, version=version, starts_at=at - timedelta(days=DAYS), at=at)
+        pro = _plan("pro", "Pro", PRO, at)
+        for fields in CUSTOMERS:
+            _subscribe(fields["key"], pro, at)
+        for one in SHOWCASES:
+            for meter in one.meters:
+                metering.create_meter(**meter, at=at)
+            _subscribe(one.key, _plan(*one.plan, one.spec, at), at)
+        credits.grant(
+            customer=Customer.objects.get(key=CREDITS.key),
+            unit="credits",
+            amount=Decimal(2000),
+            kind=GrantKind.PAID,
+            cost_basis=Decimal("0.02"),
+            effective_at=at - timedelta(days=DAYS),
+            reason="Pack of 2,000",
+            at=at,
+        )
+        coupon = create_coupon(
+            key="launch", name="Launch offer", percent=Decimal(20), duration=CouponDuration.PERIODS, periods=3, at=at
+        )
+        redeem(subscription=Subscription.objects.get(customer__key=CAPPED.key), coupon=coupon, at=at)
         acme = Customer.objects.get(key="acme")
         credits.grant(
             customer=acme,
@@ -136,21 +169,50 @@ class Command(BaseCommand):
         """Usage until now, counted and settled, and a budget that it nearly fills."""
         random = Random(2026)
         for profile in PROFILES:
-            customer = Customer.objects.get(key=profile.customer)
-            since = at - timedelta(days=DAYS)
-            calls = CALLS_A_DAY[profile.customer]
-            _ingest(history(profile, since=since, until=at, calls_a_day=calls, random=random), at)
-            cycle.advance(customer_id=customer.pk, at=now())
-            _budget(customer)
+            if profile.customer in CALLS_A_DAY:
+                _use(profile.customer, partial(events, profile), CALLS_A_DAY[profile.customer], at, random)
+        for one in SHOWCASES:
+            used = _use(one.key, one.call, one.calls_a_day, at, random)
+            if one is OUTCOMES:
+                _reopen(used, at, random)
+            cycle.advance(customer_id=Customer.objects.get(key=one.key).pk, at=now())
 
 
-def _user(email: str, name: str, password: str, *, operator: bool = False) -> User:
+def _use(key: str, call: Call, calls_a_day: int, at: datetime, random: Random) -> list[dict[str, Any]]:
+    """Two weeks of usage of a customer, and its budget."""
+    customer = Customer.objects.get(key=key)
+    used = list(history(call, since=at - timedelta(days=DAYS), until=at, calls_a_day=calls_a_day, random=random))
+    _ingest(used, at)
+    cycle.advance(customer_id=customer.pk, at=now())
+    _budget(customer)
+    return used
+
+
+def _reopen(used: Iterable[dict[str, Any]], at: datetime, random: Random) -> None:
+    """Some tickets came back in time, and are not charged."""
+    for event in used:
+        if is_reopened(event, random):
+            void_event(source=event["source"], event_id=event["id"], reason=REASON, at=at)
+
+
+def _subscribe(key: str, version: PlanVersion, at: datetime) -> None:
+    customer = Customer.objects.get(key=key)
+    subscriptions.start(customer=customer, version=version, starts_at=at - timedelta(days=DAYS), at=at)
+
+
+def _user(email: str, name: str, hashed: str, *, operator: bool = False) -> User:
     user, _ = User.objects.get_or_create(
         email=email, defaults={"name": name, "is_staff": operator, "is_superuser": operator}
     )
-    user.set_password(password)
+    user.password = hashed
     user.save(update_fields=["password"])
     return user
+
+
+def _member(user: User, roles: Mapping[str, Role]) -> None:
+    for key, role in roles.items():
+        customer = Customer.objects.get(key=key)
+        Membership.objects.get_or_create(user=user, customer=customer, defaults={"role": role})
 
 
 def _meters(at: datetime) -> None:
@@ -176,9 +238,9 @@ def _meters(at: datetime) -> None:
     )
 
 
-def _plan(at: datetime) -> PlanVersion:
-    plan = pricing.create_plan(key="pro", name="Pro", currency="USD", at=at)
-    version = pricing.create_version(plan=plan, spec=PRO, at=at)
+def _plan(key: str, name: str, spec: VersionSpec, at: datetime) -> PlanVersion:
+    plan = pricing.create_plan(key=key, name=name, currency="USD", at=at)
+    version = pricing.create_version(plan=plan, spec=spec, at=at)
     return pricing.publish(version=version, at=at)
 
 
@@ -189,11 +251,12 @@ def _ingest(events: Iterable[dict[str, Any]], at: datetime) -> None:
 
 
 def _budget(customer: Customer) -> None:
-    """One budget with alerts at 50, 80 and 100 percent, in whole dollars: rounded up, so that 80 % lies ahead."""
-    if customer.budgets.exists():
-        return
+    """One budget with alerts at 50, 80 and 100 percent, in whole dollars: rounded up, so that 80 % lies ahead. None for
+    who pays in credits alone."""
     period = subscriptions_queries.default_range(customer, now())
     spent = credits_queries.spend(customer, unit="USD", interval=period)
+    if customer.budgets.exists() or not spent:
+        return
     amount = max(Decimal(5), mul_div(spent, Decimal(1), USED).to_integral_value(ROUND_CEILING))
     budgets.create_budget(
         customer=customer,
