@@ -27,10 +27,11 @@ class _Sum:
 
 
 def differences(customer_id: int, since: datetime) -> Iterator[str]:
-    """Quarter hours from `since` on, over all dimension values, where a meter's counters and its events disagree. For
-    a snapshot of the database: what waits for the fold is added to what is counted. Quantities of meters that do not
-    add up are not compared, only how many events they hold."""
+    """Quarter hours from that of `since` on, over all dimension values, where a meter's counters and its events
+    disagree. For a snapshot of the database: what waits for the fold is added to what is counted. Quantities of meters
+    that do not add up are not compared, only how many events they hold."""
     meters = Meter.objects.in_bulk()
+    since = quarter_floor(since)
     events, counters = _by_events(customer_id, since, meters), _by_counters(customer_id, since)
     for place in sorted(events.keys() | counters.keys()):
         meter_id, starts_at = place

@@ -53,6 +53,11 @@ def test_books_that_agree_are_recorded_as_such(pair):
     assert (check.customers, check.differences, check.parked, check.found) == (2, 0, 0, [])
 
 
+def test_a_check_from_the_middle_of_a_quarter_hour_on_compares_all_of_it(pair):
+    search(pair[0], 2, AT + timedelta(minutes=7))
+    assert check_all(at=AT + timedelta(minutes=9), since=AT + timedelta(minutes=5)).found == []
+
+
 def test_only_the_customer_whose_books_fail_is_parked_and_says_why(pair):
     globex, initech = pair
     as_owner(f"UPDATE billing_usageday SET quantity = quantity + 1 WHERE customer_id = {globex.pk}")
