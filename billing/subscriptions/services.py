@@ -43,24 +43,31 @@ def start(
     """Put the customer on the version from the quarter hour of `starts_at` on, and open the first period.
 
     Periods begin on `anchor_day` (1-31) and, for yearly plans, in `anchor_month`; by default on the start's own
-    day. Earlier periods that are over by `at` are opened by `roll`. Raises ValidationError by field, Conflict
-    `meter_already_priced`.
+    day. A trial is a period of its own before them, and they begin by default on the day of its end. Earlier periods
+    that are over by `at` are opened by `roll`. Raises ValidationError by field, Conflict `meter_already_priced`.
     """
     claim(customer_id=customer.pk)
     starts_at = quarter_floor(starts_at)
     _check(customer, version, starts_at=starts_at, anchor_day=anchor_day, anchor_month=anchor_month, at=at)
     _check_meters(customer, version, starts_at)
     zone = _zone(customer.pk)
+    trial_ends_at = starts_at + timedelta(days=version.trial_days)
+    anchored_on = local_date(trial_ends_at, zone)
     subscription = Subscription.objects.create(
         customer=customer,
         version=version,
         starts_at=starts_at,
-        anchored_on=local_date(starts_at, zone),
-        anchor_day=anchor_day or local_date(starts_at, zone).day,
+        trial_ends_at=trial_ends_at if version.trial_days else None,
+        anchored_on=anchored_on,
+        anchor_day=anchor_day or anchored_on.day,
         anchor_month=anchor_month,
         created_at=at,
     )
-    _open_anew(subscription, starts_at, zone, at)
+    if version.trial_days:
+        trial = Interval(starts_at, trial_ends_at)
+        _open(subscription, trial, trial, zone, at)
+    else:
+        _open_anew(subscription, starts_at, zone, at)
     publish(customer_id=customer.pk)
     return subscription
 
@@ -166,9 +173,11 @@ def _follow(subscription: Subscription, period: BillingPeriod) -> BillingPeriod:
     if after is not None:
         subscription.version, subscription.next_version = after, None
         subscription.save(update_fields=["version", "next_version"])
-        if not _same_periods(before, after):
-            _anchor_anew(subscription, period.ends_at, zone)
-            return _open_anew(subscription, period.ends_at, zone, period.ends_at)
+    if period.ends_at == subscription.trial_ends_at:
+        return _open_anew(subscription, period.ends_at, zone, period.ends_at)
+    if after is not None and not _same_periods(before, after):
+        _anchor_anew(subscription, period.ends_at, zone)
+        return _open_anew(subscription, period.ends_at, zone, period.ends_at)
     interval = next_period(_anchor(subscription), zone, period.ends_at)
     return _open(subscription, interval, interval, zone, period.ends_at)
 
@@ -196,6 +205,7 @@ def _open(subscription: Subscription, interval: Interval, whole: Interval, zone:
         version_id=subscription.version_id,
         starts_at=interval.start,
         ends_at=interval.end,
+        is_trial=subscription.trial_ends_at is not None and interval.start < subscription.trial_ends_at,
         created_at=at,
     )
     track(customer_id=subscription.customer_id, starts_at=interval.start, ends_at=interval.end)
@@ -244,7 +254,8 @@ def _open_period(subscription: Subscription) -> BillingPeriod:
 def _change_now(subscription: Subscription, version: PlanVersion, at: datetime) -> None:
     period = _open_period(subscription)
     starts_at = max(quarter_floor(at), period.starts_at)
-    if _same_periods(subscription.version, version):
+    in_trial = period.ends_at == subscription.trial_ends_at
+    if in_trial or _same_periods(subscription.version, version):
         _begin_segment(period, version, starts_at, at)
         period.version = version
         period.save(update_fields=["version"])
@@ -276,7 +287,12 @@ def _begin_segment(period: BillingPeriod, version: PlanVersion, starts_at: datet
         last.ends_at = starts_at
         last.save(update_fields=["ends_at"])
         PlanSegment.objects.create(
-            period=period, version=version, starts_at=starts_at, ends_at=period.ends_at, created_at=at
+            period=period,
+            version=version,
+            starts_at=starts_at,
+            ends_at=period.ends_at,
+            is_trial=last.is_trial,
+            created_at=at,
         )
 
 
