@@ -6,6 +6,7 @@ from billing.cycle.admin import BooksCheckAdmin, SubscriptionAdmin
 from billing.cycle.plans_admin import PlanVersionAdmin
 from billing.metering.admin import (
     DimensionUseAdmin,
+    EventCorrectionAdmin,
     ImportRunAdmin,
     MeterAdmin,
     RefusedItemsAdmin,
@@ -20,6 +21,7 @@ __all__ = [
     "BudgetAdmin",
     "CreditGrantAdmin",
     "DimensionUseAdmin",
+    "EventCorrectionAdmin",
     "ImportRunAdmin",
     "LedgerSealAdmin",
     "LedgerTransactionAdmin",

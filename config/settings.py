@@ -222,12 +222,14 @@ LOGGING = {
 
 
 def _section(title: str, *pages: tuple[str, str, str]) -> dict[str, Any]:
-    """A part of the operator's sidebar: (title, model's page, icon)."""
+    """A part of the operator's sidebar: (title, page, icon)."""
     return {"title": title, "separator": True, "items": [_page(*page) for page in pages]}
 
 
-def _page(title: str, model: str, icon: str) -> dict[str, Any]:
-    return {"title": title, "icon": icon, "link": reverse_lazy(f"admin:{model}_changelist")}
+def _page(title: str, name: str, icon: str) -> dict[str, Any]:
+    """`name`: of a model, whose list it is, or of a page with a dot in front."""
+    view = name.removeprefix(".") if name.startswith(".") else f"{name}_changelist"
+    return {"title": title, "icon": icon, "link": reverse_lazy(f"admin:{view}")}
 
 
 UNFOLD = {
@@ -282,8 +284,10 @@ UNFOLD = {
             ),
             _section(
                 "Intake",
+                ("What comes in", ".billing_intake", "monitor_heart"),
                 ("Unmatched events", "billing_unmatchedevent", "help"),
                 ("Refused items", "billing_refuseditems", "block"),
+                ("Corrections", "billing_eventcorrection", "edit_note"),
                 ("Dimension use", "billing_dimensionuse", "stacked_bar_chart"),
                 ("Imports", "billing_importrun", "upload_file"),
                 ("API keys", "accounts_apikey", "key"),

@@ -6,13 +6,15 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern, path
 from unfold.admin import ModelAdmin
 
 from billing.admin_pages import ReadOnlyAdmin
 from billing.clock import now
 from billing.errors import Conflict
 from billing.metering import queries, services
-from billing.metering.models import DimensionUse, ImportRun, Meter, RefusedItems, UnmatchedEvent
+from billing.metering.intake_admin import intake_page
+from billing.metering.models import DimensionUse, EventCorrection, ImportRun, Meter, RefusedItems, UnmatchedEvent
 
 METER_FIELDS = ["key", "name", "unit", "event_type", "aggregation", "value", "dimensions", "filters"]
 
@@ -75,6 +77,9 @@ class UnmatchedEventAdmin(ReadOnlyAdmin):
     ordering = ["-id"]
     show_full_result_count = False
 
+    def get_urls(self) -> list[URLPattern]:
+        return [path("intake/", intake_page(self.admin_site), name="billing_intake"), *super().get_urls()]
+
 
 @admin.register(RefusedItems)
 class RefusedItemsAdmin(ReadOnlyAdmin):
@@ -94,6 +99,17 @@ class DimensionUseAdmin(ReadOnlyAdmin):
     list_select_related = ["customer"]
     search_fields = ["customer__key", "customer__name"]
     ordering = ["-month", "-values"]
+
+
+@admin.register(EventCorrection)
+class EventCorrectionAdmin(ReadOnlyAdmin):
+    """Later words on events. Appended and never changed."""
+
+    list_display = ["recorded_at", "kind", "identity", "api_key", "reason"]
+    list_filter = ["kind", "api_key"]
+    list_select_related = ["api_key"]
+    ordering = ["-id"]
+    show_full_result_count = False
 
 
 @admin.register(ImportRun)
