@@ -1,12 +1,16 @@
 """Credits in the admin: grant, void, and read the ledger."""
 
+import csv
+from collections.abc import Callable
 from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.core.exceptions import ValidationError
-from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.template.response import TemplateResponse
+from django.urls import path, reverse
 from unfold.admin import ModelAdmin
 from unfold.decorators import action
 from unfold.enums import ActionVariant
@@ -14,10 +18,13 @@ from unfold.enums import ActionVariant
 from accounts.models import User
 from billing.admin_pages import ReadOnlyAdmin, ReadOnlyInline, add_refusal, sentences
 from billing.clock import now
-from billing.credits import queries, services
+from billing.credits import liability, queries, services
+from billing.credits.admin_forms import AdjustForm, ReasonForm
 from billing.credits.models import CreditGrant, GrantKind, LedgerEntry, LedgerSeal, LedgerTransaction, Settlement
+from billing.credits.queries import GrantBalance
 from billing.metering.models import Meter
 from billing.money import display as shown
+from billing.money import plain
 
 
 class GrantForm(forms.ModelForm):
@@ -71,7 +78,8 @@ class CreditGrantAdmin(ModelAdmin):
     list_select_related = ["customer"]
     search_fields = ["public_id", "customer__key", "customer__name", "reason"]
     ordering = ["-id"]
-    actions_detail = ["void"]
+    actions_list = ["to_liability"]
+    actions_detail = ["adjust", "void"]
 
     def get_form(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> Any:
         if obj is not None:
@@ -84,13 +92,27 @@ class CreditGrantAdmin(ModelAdmin):
         if obj is None:
             return GrantForm.Meta.fields
         facts = ["public_id", "customer", "kind", "priority", ("effective_at", "expires_at", "voided_at")]
-        return [*facts, ("given", "used", "remaining"), "cost_basis", "meters", "reason", ("created_by", "created_at")]
+        return [
+            *facts,
+            ("given", "corrected", "carried_over"),
+            ("used", "remaining"),
+            "cost_basis",
+            "meters",
+            "reason",
+            ("created_by", "created_at"),
+        ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: CreditGrant | None = None) -> Any:
-        return ["given", "used", "remaining"] if obj else []
+        return ["given", "corrected", "carried_over", "used", "remaining"] if obj else []
 
     def given(self, grant: CreditGrant) -> str:
         return shown(grant.amount, grant.unit)
+
+    def corrected(self, grant: CreditGrant) -> str:
+        return shown(grant.adjusted, grant.unit)
+
+    def carried_over(self, grant: CreditGrant) -> str:
+        return shown(grant.rolled_in, grant.unit)
 
     def used(self, grant: CreditGrant) -> str:
         return shown(queries.grant_balance(grant, now(grant.customer)).used, grant.unit)
@@ -103,6 +125,9 @@ class CreditGrantAdmin(ModelAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
+
+    def has_adjust_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
+        return request.user.has_perm("billing.change_creditgrant")
 
     def has_void_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
         return request.user.has_perm("billing.change_creditgrant")
@@ -119,19 +144,139 @@ class CreditGrantAdmin(ModelAdmin):
             "title": "Void this grant?",
             "description": "What it has paid for stays paid. What is left is forfeited and cannot come back.",
             "form_submit_text": "Void it",
+            "form_class": ReasonForm,
         },
     )
     def void(self, request: HttpRequest, form: forms.Form, object_id: str) -> HttpResponse:
+        reason = form.cleaned_data["reason"]
+
+        def act(grant: CreditGrant) -> str:
+            services.void(grant=grant, reason=reason, at=now(grant.customer))
+            return f"Voided: {reason}"
+
+        return self._change(request, object_id, act, "The grant is void.")
+
+    @action(
+        description="Adjust",
+        permissions=["adjust"],
+        icon="exposure",
+        dialog={
+            "title": "Adjust this grant",
+            "description": "A correction counts from the beginning of the grant, as if it had been given so. "
+            "What is used cannot be taken.",
+            "form_submit_text": "Adjust it",
+            "form_class": AdjustForm,
+        },
+    )
+    def adjust(self, request: HttpRequest, form: forms.Form, object_id: str) -> HttpResponse:
+        said = form.cleaned_data
+
+        def act(grant: CreditGrant) -> str:
+            services.adjust(grant=grant, amount=said["amount"], reason=said["reason"], at=now(grant.customer))
+            return f"Adjusted by {said['amount']}: {said['reason']}"
+
+        return self._change(request, object_id, act, "The grant is adjusted.")
+
+    def _change(
+        self, request: HttpRequest, object_id: str, act: Callable[[CreditGrant], str], done: str
+    ) -> HttpResponse:
+        """Do it, say so or why not, and go back to the grant."""
         grant = self.get_object(request, object_id)
+        if grant is None:
+            raise Http404
         try:
-            services.void(grant=grant, at=now(grant.customer))
+            self.log_change(request, grant, act(grant))
         except ValidationError as error:
             for sentence in sentences(error):
                 messages.error(request, sentence)
         else:
-            self.log_change(request, grant, "Voided.")
-            messages.success(request, "The grant is void.")
+            messages.success(request, done)
         return HttpResponse(headers={"HX-Redirect": reverse("admin:billing_creditgrant_change", args=[object_id])})
+
+    # --- liability --------------------------------------------------------------------------------------------------
+
+    def get_urls(self) -> list[Any]:
+        view = self.admin_site.admin_view
+        own = [
+            path("liability/", view(self.liability), name="billing_creditgrant_liability"),
+            path("liability.csv", view(self.liability_csv), name="billing_creditgrant_liability_csv"),
+        ]
+        return [*own, *super().get_urls()]
+
+    @action(description="Liability", icon="account_balance")
+    def to_liability(self, request: HttpRequest) -> HttpResponse:
+        return redirect("admin:billing_creditgrant_liability")
+
+    def liability(self, request: HttpRequest) -> HttpResponse:
+        """What is owed now, by unit, and the grants of which most is left."""
+        self._check_view(request)
+        at = now()
+        items = list(liability.grants(at))
+        largest = sorted((item for item in items if item.remaining), key=lambda item: -item.remaining)[:SHOWN]
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Credit liability",
+            "at": at,
+            "units": liability.by_unit(items, at),
+            "largest": [(item, liability.value(item)) for item in largest],
+        }
+        return TemplateResponse(request, "admin/billing/creditgrant/liability.html", context)
+
+    def liability_csv(self, request: HttpRequest) -> HttpResponse:
+        """Every grant."""
+        self._check_view(request)
+        response = HttpResponse(content_type="text/csv; charset=utf-8")
+        response["Content-Disposition"] = f'attachment; filename="credit-liability-{now():%Y-%m-%d}.csv"'
+        writer = csv.writer(response)
+        writer.writerow(LIABILITY_HEADER)
+        writer.writerows(map(_liability_row, liability.grants(now())))
+        return response
+
+    def _check_view(self, request: HttpRequest) -> None:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+
+
+SHOWN = 100  # grants of the liability page; the file has all
+LIABILITY_HEADER = (
+    "customer",
+    "grant",
+    "kind",
+    "unit",
+    "given",
+    "rolled_over",
+    "used",
+    "expired",
+    "voided",
+    "outstanding",
+    "cost_basis",
+    "outstanding_value",
+    "currency",
+    "effective_at",
+    "expires_at",
+)
+
+
+def _liability_row(item: GrantBalance) -> tuple[str, ...]:
+    grant = item.grant
+    owed = liability.value(item)
+    return (
+        grant.customer.key,
+        grant.public_id,
+        grant.kind,
+        grant.unit,
+        plain(item.total),
+        plain(item.rolled_out),
+        plain(item.used),
+        plain(item.expired),
+        plain(item.voided),
+        plain(item.remaining),
+        "" if grant.cost_basis is None else plain(grant.cost_basis),
+        "" if owed is None else plain(owed),
+        grant.customer.currency,
+        grant.effective_at.isoformat(),
+        grant.expires_at.isoformat() if grant.expires_at else "",
+    )
 
 
 class LedgerEntryInline(ReadOnlyInline):

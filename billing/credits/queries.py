@@ -93,7 +93,7 @@ def balances(customer: Customer, at: datetime, *, recorded_by: datetime | None =
     used, overage = _used(customer, recorded_by), _overage(customer, at, recorded_by)
     grants: dict[str, list[GrantBalance]] = defaultdict(list)
     for grant in _in_burn_order(_grants(customer, recorded_by), at):
-        grants[grant.unit].append(_grant_balance(grant, used.get(grant.pk, ZERO), at))
+        grants[grant.unit].append(balance_of(grant, used.get(grant.pk, ZERO), at))
     unsettled = _unsettled(customer) if state.parked_reason else {}
     left = {
         unit: total(item.remaining for item in items if item.grant.effective_at <= at) for unit, items in grants.items()
@@ -124,7 +124,7 @@ def grant_balance(grant: CreditGrant, at: datetime) -> GrantBalance:
     """Where this grant's amount went."""
     paid = AllocationCell.objects.filter(grant=grant).aggregate(used=Sum("posted"))["used"]
     found = with_rolled_out(CreditGrant.objects.filter(pk=grant.pk)).select_related("customer").get()
-    return _grant_balance(found, paid or ZERO, at)
+    return balance_of(found, paid or ZERO, at)
 
 
 def _grants(customer: Customer, recorded_by: datetime | None) -> list[CreditGrant]:
@@ -161,7 +161,8 @@ def _in_burn_order(grants: Iterable[CreditGrant], at: datetime) -> list[CreditGr
 
 
 @exact()
-def _grant_balance(grant: CreditGrant, used: Decimal, at: datetime) -> GrantBalance:
+def balance_of(grant: CreditGrant, used: Decimal, at: datetime) -> GrantBalance:
+    """Where the grant's amount went; `grant` as `with_rolled_out` reads it."""
     rest = total_of(grant) - grant.rolled_out - used
     if not has_ended(grant, at):
         return GrantBalance(grant, used, expired=ZERO, voided=ZERO, remaining=rest)
@@ -287,7 +288,7 @@ def ledger(
 
 def parked() -> QuerySet[Settlement]:
     """Customers that are not settled, with the reason."""
-    return Settlement.objects.exclude(parked_reason="").select_related("customer").order_by("customer")
+    return Settlement.objects.exclude(parked_reason="").select_related("customer__test_clock").order_by("customer")
 
 
 def parked_customers() -> int:

@@ -31,7 +31,7 @@ def check_all(*, at: datetime, since: datetime | None = None) -> BooksCheck:
     """Check everybody, park and free, and record what was found. Customers are checked one after the other, each as
     its books stand at one moment."""
     found: list[str] = []
-    customers = Customer.objects.order_by("pk")
+    customers = Customer.objects.select_related("test_clock").order_by("pk")
     for customer in customers:
         found += check(customer, at=at, since=since or at - RECOUNTED)
     return BooksCheck.objects.create(
@@ -44,7 +44,9 @@ def check_all(*, at: datetime, since: datetime | None = None) -> BooksCheck:
 
 
 def check(customer: Customer, *, at: datetime, since: datetime) -> list[str]:
-    """What differs in the customer's books; parks or frees it."""
+    """What differs in the customer's books; parks or frees it. On a test clock it is that one's time."""
+    if customer.test_clock is not None:
+        at, since = customer.test_clock.now, customer.test_clock.now - (at - since)
     found = books(customer, since=since)
     if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
@@ -60,7 +62,8 @@ def retry_parked(*, at: datetime) -> int:
     for state in credit_questions.parked():
         try:
             if not state.failed_check:
-                freed += credits.release(customer_id=state.pk, at=at)
+                clock = state.customer.test_clock
+                freed += credits.release(customer_id=state.pk, at=clock.now if clock else at)
             elif not check(state.customer, at=at, since=at - RECOUNTED):
                 freed += 1
         except Exception:

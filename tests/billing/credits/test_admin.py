@@ -1,9 +1,17 @@
 """An operator gives credits in the admin, and takes back what is left."""
 
+import csv
+from datetime import timedelta
+from decimal import Decimal
+
 import pytest
 from django.urls import reverse
 
-from billing.credits.models import CreditGrant, LedgerTransaction
+from billing.credits import liability, services
+from billing.credits.models import CreditGrant, GrantKind, LedgerTransaction
+from billing.cycle.services import advance
+from tests.billing.credits.conftest import START
+from tests.billing.credits.test_settlement import use
 
 
 @pytest.fixture
@@ -62,13 +70,58 @@ def test_voiding_asks_first_and_then_forfeits_the_rest(admin, globex):
     url = reverse("admin:billing_creditgrant_void", args=[grant.pk])
 
     assert "Void this grant?" in admin.get(url).content.decode()
-    admin.post(url, {"_form_submitted": "on"})
+    assert "This field is required" in admin.post(url, {"_form_submitted": "on"}).content.decode()
+    admin.post(url, {"_form_submitted": "on", "reason": "Sold twice"})
 
     grant.refresh_from_db()
     assert (grant.voided_at is not None, grant.forfeited) == (True, 250)
-    assert (
-        "void already" in admin.get(admin.post(url, {"_form_submitted": "on"}).headers["HX-Redirect"]).content.decode()
+    assert LedgerTransaction.objects.get(code="void").reason == "Sold twice"
+    again = admin.post(url, {"_form_submitted": "on", "reason": "Again"})
+    assert "void already" in admin.get(again.headers["HX-Redirect"]).content.decode()
+
+
+def test_a_correction_asks_how_much_and_why(admin, globex):
+    admin.post(reverse("admin:billing_creditgrant_add"), grant_form(globex))
+    grant = CreditGrant.objects.get()
+    url = reverse("admin:billing_creditgrant_adjust", args=[grant.pk])
+    said = {"_form_submitted": "on", "amount": "-50", "reason": "Typed one zero too many"}
+
+    assert "Adjust this grant" in admin.get(url).content.decode()
+    admin.post(url, said)
+    refused = admin.post(url, {**said, "amount": "-500"})
+
+    grant.refresh_from_db()
+    assert grant.adjusted == -50
+    assert "No more than 200 credits can be taken" in admin.get(refused.headers["HX-Redirect"]).content.decode()
+    assert LedgerTransaction.objects.get(code="adjustment").reason == "Typed one zero too many"
+
+
+def test_the_liability_adds_up_to_what_was_given(admin, subscribed, globex):
+    given = {"customer": globex, "unit": "credits", "at": START}
+    services.grant(**given, amount=Decimal(40), kind=GrantKind.PAID, cost_basis=Decimal("0.5"))
+    ended = services.grant(
+        **given, amount=Decimal(30), kind=GrantKind.PROMOTIONAL, priority=1, expires_at=START + timedelta(days=2)
     )
+    use(12, START + timedelta(hours=1))
+    advance(customer_id=globex.pk, at=START + timedelta(days=3))
+
+    [one] = liability.by_unit(liability.grants(START + timedelta(days=3)), START + timedelta(days=3))
+    assert (one.given, one.used, one.expired, one.outstanding, one.value) == (170, 12, 18, 140, 20)
+    assert one.expiring == (100, 100)
+    assert one.given == one.used + one.expired + one.voided + one.outstanding
+    page = admin.get(reverse("admin:billing_creditgrant_liability")).content.decode()
+    file = admin.get(reverse("admin:billing_creditgrant_liability_csv")).content.decode()
+    rows = list(csv.DictReader(file.splitlines()))
+    assert "Outstanding" in page
+    assert {row["expired"] for row in rows if row["grant"] == ended.public_id} == {"18"}
+
+
+def test_the_liability_is_for_those_who_may_see_grants(client, alice):
+    alice.is_staff = True
+    alice.save()
+    client.force_login(alice)
+    assert client.get(reverse("admin:billing_creditgrant_liability")).status_code == 403
+    assert client.get(reverse("admin:billing_creditgrant_liability_csv")).status_code == 403
 
 
 def test_a_given_grant_is_not_edited_or_deleted(admin, globex):
