@@ -1,23 +1,24 @@
-"""python -m tests.benchmarks [ingest] [fold] [freshness] [pages]"""
+"""python -m tests.benchmarks [ingest] [burst] [fold] [freshness] [pages] [stored]; stored only when it is named."""
 
 import argparse
 
-from tests.benchmarks import fold, freshness, ingest, pages, stage
+from tests.benchmarks import burst, fold, freshness, ingest, pages, stage, stored
 
-ALL = {"ingest": ingest.run, "fold": fold.run, "freshness": freshness.run, "pages": pages.run}
+ALL = {"ingest": ingest.run, "burst": burst.run, "fold": fold.run, "freshness": freshness.run, "pages": pages.run}
+LONG = {"stored": stored.run}  # many minutes, and 10 GB of disk
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
-    parser.add_argument("names", nargs="*", metavar="name", help=", ".join(ALL))
+    parser.add_argument("names", nargs="*", metavar="name", help=", ".join(ALL | LONG))
     names = parser.parse_args().names or list(ALL)
-    if unknown := set(names) - set(ALL):
+    if unknown := set(names) - (ALL | LONG).keys():
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     with stage.servers():
         for name in names:
-            print(f"\n{name}: {ALL[name].__doc__}\n({stage.surroundings()})\n", flush=True)
+            print(f"\n{name}: {(ALL | LONG)[name].__doc__}\n({stage.surroundings()})\n", flush=True)
             with stage.database():
-                ALL[name]()
+                (ALL | LONG)[name]()
 
 
 main()

@@ -2,7 +2,11 @@
 
 import itertools
 import json
+import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psycopg
@@ -15,6 +19,11 @@ from tests.processes import Web, addresses, running, web
 ROUNDS = 3
 BATCH = 1_000  # rows a commit of the baseline
 RAW_EVENTS = 30_000
+SPREAD = 1_000  # customers, where they send alike
+WAITING = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND wait_event_type = 'Lock' AND query NOT LIKE 'COPY bench_raw%'
+"""
 RAW = """
 DROP TABLE IF EXISTS bench_raw;
 CREATE TABLE bench_raw (source text, id text, type text, customer text, occurred_at timestamptz, properties jsonb,
@@ -31,21 +40,25 @@ class Load:
     connections: int
 
 
+ONE_CUSTOMER, MANY_CUSTOMERS = 10, 0  # tenths of the traffic that the first customer has
 LOADS = [Load(60, 1_000, 8), Load(300, 100, 8), Load(4_000, 1, 16)]
 
 
 def run() -> None:
-    """events/s over HTTP: granian, 2 workers with 4 threads, answers per item, durable commits, authentication; CPU
+    """events/s over HTTP: granian, 2 workers with 24 threads, answers per item, durable commits, authentication; CPU
     in microseconds an event. Baseline: COPY from a prepared buffer, one connection, unique (source, id)."""
-    secret = stage.fill()
+    secret = stage.fill(SPREAD)
     connections.close_all()
     server = web("bench-web", **stage.WEB)
     with running(server):
-        _take(server, Load(30, 100, 8), secret)  # warm: connections, plans, caches
+        take(server, Load(30, 100, 8), secret)  # warm: connections, plans, caches
         print(f"{'batch':>6} {'clients':>7} {'raw COPY':>9} {'ingest':>7} {'ratio':>6} ", end="")
         print(f"{'p50 ms':>7} {'p99 ms':>7} {'client':>7} {'web':>7} {'database':>8}", flush=True)
-        for load in LOADS:
-            _compare(server, load, secret)
+        with lock_waits() as waits:
+            for load in LOADS:
+                _compare(server, load, secret)
+            _compare_customers(server, secret)
+    print(f"waits for locks in {waits.samples:,} samples of pg_stat_activity: {waits.found}")
 
 
 def _compare(server: Web, load: Load, secret: str) -> None:
@@ -54,7 +67,7 @@ def _compare(server: Web, load: Load, secret: str) -> None:
     cost = stage.Used(0, 0, 0)
     for _ in range(ROUNDS):
         raw += copy_rate() / ROUNDS
-        rate, waited, spent = _take(server, load, secret)
+        rate, waited, spent = take(server, load, secret)
         taken += rate / ROUNDS
         latencies += waited
         cost = stage.Used(cost.ours + spent.ours, cost.web + spent.web, cost.database + spent.database)
@@ -65,11 +78,48 @@ def _compare(server: Web, load: Load, secret: str) -> None:
     print(f"{cost.ours * each:>7.0f} {cost.web * each:>7.0f} {cost.database * each:>8.0f}", flush=True)
 
 
-def _take(server: Web, load: Load, secret: str) -> tuple[float, list[float], stage.Used]:
-    prepared = requests(events(), load.batches, load.size, secret)
+def _compare_customers(server: Web, secret: str) -> None:
+    """One customer who sends everything, and a thousand who send alike, in turns."""
+    one, many = 0.0, 0.0
+    for _ in range(ROUNDS):
+        one += take(server, LOADS[0], secret, events(hot=ONE_CUSTOMER))[0] / ROUNDS
+        many += take(server, LOADS[0], secret, events(SPREAD, hot=MANY_CUSTOMERS))[0] / ROUNDS
+    print(f"one customer {one:,.0f} events/s, {SPREAD:,} customers {many:,.0f}: ratio {one / many:.2f}", flush=True)
+
+
+def take(
+    server: Web, load: Load, secret: str, stream: Iterator[Event] | None = None
+) -> tuple[float, list[float], stage.Used]:
+    prepared = requests(stream or events(), load.batches, load.size, secret)
     before = stage.used(server)
     sent = send(server.url, prepared, load.size, load.connections)
     return load.batches * load.size / sent.seconds, sent.latencies, stage.used(server) - before
+
+
+@dataclass
+class Waits:
+    """How often was looked, and who was seen waiting for a lock that somebody else held."""
+
+    samples: int = 0
+    found: int = 0
+
+
+@contextmanager
+def lock_waits() -> Iterator[Waits]:
+    """Looks every 20 ms at what the sessions of this database wait for."""
+    waits, ended = Waits(), threading.Event()
+
+    def watch() -> None:
+        with psycopg.connect(addresses()["DATABASE_OWNER_URL"], autocommit=True) as watcher:
+            while not ended.wait(0.02):
+                waits.samples += 1
+                waits.found += watcher.execute(WAITING).fetchall()[0][0]
+
+    with ThreadPoolExecutor(1) as pool:
+        watching = pool.submit(watch)
+        yield waits
+        ended.set()
+        watching.result()
 
 
 def copy_rate() -> float:

@@ -21,9 +21,9 @@ EVENT_BYTES = 400
 type Event = dict[str, object]
 
 
-def events(customers: int = CUSTOMERS) -> Iterator[Event]:
+def events(customers: int = CUSTOMERS, hot: int = 3) -> Iterator[Event]:
     """Without end, each with an id that was never sent: of 400 bytes as JSON, feeding four meters with three
-    dimensions. The first customer has 30 percent of the traffic."""
+    dimensions. The first customer has so many tenths of the traffic."""
     sender = uuid.uuid4().hex
     for number in itertools.count():
         mixed = number * 2654435761 % 2**32
@@ -31,7 +31,7 @@ def events(customers: int = CUSTOMERS) -> Iterator[Event]:
             "id": f"{sender}-{number}",
             "source": "gateway-1",
             "type": "llm.completion",
-            "customer": f"c{0 if number % 10 < 3 else 1 + mixed % (customers - 1)}",
+            "customer": f"c{0 if number % 10 < hot else 1 + mixed % (customers - 1)}",
             "timestamp": datetime.now(UTC).isoformat(),
             "properties": {
                 "model": MODELS[mixed // 7 % 3],
