@@ -182,9 +182,10 @@ class EventsView(ApiView):
         if backfill := _flag(request, "backfill"):
             require_scope(key, Scope.BILLING_WRITE)
         try:
+            body = _body(request)  # read even if it is refused then: its sender would not see why
             with limits.place():
                 answer = services.ingest(
-                    body=_body(request),
+                    body=body,
                     content_type=request.content_type or "",
                     api_key=key,
                     at=now(),

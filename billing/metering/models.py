@@ -481,7 +481,8 @@ class PeriodMember(Member):
 
 
 class Watermark(models.Model):
-    """How far a customer's events are counted. The row is also what a tick claims, so that one works at a time.
+    """How far a customer's events are counted. The row is also what a tick claims, so that one works at a time; a
+    trigger makes it with the customer.
 
     `version` grows whenever anything that a page shows has moved.
     """

@@ -310,7 +310,6 @@ def replay_unmatched(*, customer_keys: Sequence[str] = (), event_types: Sequence
         store.hold_catalogue()
     rows = store.matchable(customer_keys, event_types, MOST_REPLAYED)
     words = corrections.of([event.digest for _, _, event in rows])
-    store.customer_ids({event.customer_key for _, _, event in rows})
     counters = store.counters({event.type for _, _, event in rows})
     revisions = _revisions(counters)
     moved: dict[int, store.Matched] = {}
@@ -395,7 +394,6 @@ def claim_next(*, skip: Collection[int], most: int) -> list[int]:
 
 def claim(*, customer_id: int) -> None:
     """Inside a transaction: wait for the customer's claim and hold it until the transaction ends."""
-    Watermark.objects.bulk_create([Watermark(customer_id=customer_id)], ignore_conflicts=True)
     Watermark.objects.select_for_update().get(pk=customer_id)
 
 

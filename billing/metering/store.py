@@ -95,13 +95,6 @@ def change_catalogue(using: str = "default") -> None:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_CATALOGUE_LOCK])
 
 
-def customer_ids(keys: Iterable[str]) -> dict[str, int]:
-    """Customers by key. Their watermarks exist from now on, for the tick to claim."""
-    with connection.cursor() as cursor:
-        cursor.execute(_CUSTOMERS, [list(keys)])
-        return _claimable(cursor.fetchall())[0]
-
-
 def clock_times(keys: Iterable[str]) -> dict[str, datetime]:
     """What the test clock says, by key, of those customers that are on one."""
     on_one = Customer.objects.filter(key__in=keys, test_clock__isnull=False)
@@ -111,36 +104,24 @@ def clock_times(keys: Iterable[str]) -> dict[str, datetime]:
 def held_catalogue(
     keys: Iterable[str], event_types: Iterable[str]
 ) -> tuple[dict[str, int], dict[str, datetime], dict[str, list[Counter]]]:
-    """`hold_catalogue`, `customer_ids`, `clock_times` and `counters`, in one round trip. They stay three statements,
-    because what is read must be read after the lock was taken."""
+    """`hold_catalogue`, the customers by key, `clock_times` and `counters`, in one round trip. They stay three
+    statements, because what is read must be read after the lock was taken."""
     connection.ensure_connection()
     with connection.cursor() as lock, connection.cursor() as customers, connection.cursor() as meters:
         with connection.wrap_database_errors, connection.connection.pipeline():
             lock.execute(_HOLD, [_CATALOGUE_LOCK])
             customers.execute(_CUSTOMERS, [list(keys)])
             meters.execute(_METERS_OF_TYPES, [list(event_types)])
-        return *_claimable(customers.fetchall()), _compiled(_defined(meters.fetchall()))
-
-
-def _claimable(
-    rows: Sequence[tuple[str, int, bool, datetime | None]],
-) -> tuple[dict[str, int], dict[str, datetime]]:
-    if new := sorted(customer_id for _, customer_id, is_claimable, _ in rows if not is_claimable):
-        with connection.cursor() as cursor:
-            cursor.execute(_NEW_WATERMARKS, [new])
-    clocks = {key: now for key, *_, now in rows if now is not None}
-    return {key: customer_id for key, customer_id, *_ in rows}, clocks
+        found = customers.fetchall()
+        clocks = {key: now for key, _, now in found if now is not None}
+        return {key: customer_id for key, customer_id, _ in found}, clocks, _compiled(_defined(meters.fetchall()))
 
 
 _HOLD: Final = "SELECT pg_advisory_xact_lock_shared(%s)"
 _CUSTOMERS: Final = """
-SELECT customer.key, customer.id, watermark.customer_id IS NOT NULL, clock.now
-FROM accounts_customer AS customer LEFT JOIN billing_watermark AS watermark ON watermark.customer_id = customer.id
-LEFT JOIN accounts_testclock AS clock ON clock.id = customer.test_clock_id
+SELECT customer.key, customer.id, clock.now
+FROM accounts_customer AS customer LEFT JOIN accounts_testclock AS clock ON clock.id = customer.test_clock_id
 WHERE customer.key = ANY(%s)
-"""
-_NEW_WATERMARKS: Final = """
-INSERT INTO billing_watermark (customer_id, version) SELECT unnest(%s::bigint[]), 0 ON CONFLICT DO NOTHING
 """
 
 
