@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 from django.db import connection
 
 from accounts.models import Customer
+from billing.metering.folding import MINUTES_STORED
 from billing.metering.models import Aggregation, Meter, MinuteMember, UsageMinute
 from billing.money import ZERO, total
 
@@ -53,16 +54,22 @@ GROUP BY starts_at ORDER BY starts_at
 
 
 def forget(before: datetime, most: int) -> int:
-    """Delete minutes that began before an instant. How many rows went; at most `most` of each kind."""
+    """Delete minutes that began before an instant, and as long before the time of their customer's test clock. How many
+    rows went; at most `most` of each kind."""
     gone = 0
     with connection.cursor() as cursor:
         for model in (UsageMinute, MinuteMember):
-            cursor.execute(_FORGET.format(table=model._meta.db_table), [before, most])
+            parameters: dict[str, Any] = {"before": before, "stored": MINUTES_STORED, "most": most}
+            cursor.execute(_FORGET.format(table=model._meta.db_table), parameters)
             gone += cursor.rowcount
     return gone
 
 
 _FORGET: Final = """
 DELETE FROM {table} WHERE ctid = ANY(ARRAY(
-    SELECT ctid FROM {table} WHERE starts_at < %s ORDER BY starts_at LIMIT %s FOR UPDATE SKIP LOCKED))
+    SELECT old.ctid FROM {table} AS old
+    WHERE starts_at < %(before)s AND NOT EXISTS (
+        SELECT FROM accounts_customer AS customer JOIN accounts_testclock AS clock ON clock.id = customer.test_clock_id
+        WHERE customer.id = old.customer_id AND starts_at >= clock.now - %(stored)s)
+    ORDER BY starts_at LIMIT %(most)s FOR UPDATE OF old SKIP LOCKED))
 """

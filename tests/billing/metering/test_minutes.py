@@ -10,7 +10,7 @@ from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 from hypothesis.extra.django import TestCase
 
-from accounts.models import Customer
+from accounts.models import Customer, TestClock
 from billing.metering import minutes, queries, services
 from billing.metering.correcting import amend_event, void_event
 from billing.metering.models import MinuteMember, UsageMinute
@@ -117,6 +117,20 @@ def test_old_minutes_are_forgotten_and_the_counters_stay(acme, tokens):
     [total] = queries.totals(acme, starts_at=AT, ends_at=AT + 2 * HOUR, meter_ids=[tokens.pk])
     assert total.quantity == 3
     assert people
+
+
+def test_minutes_of_a_sandbox_are_forgotten_by_its_own_clock(db, tokens):
+    clock = TestClock.objects.create(now=AT)
+    sandbox = Customer.objects.create(key="sandbox", name="Sandbox", test_clock=clock)
+    ingest(at_minute("a", 0, tokens=1, customer="sandbox"), at=AT)
+    fold(sandbox, at=AT)
+
+    services.purge_minutes(at=AT + 400 * 24 * HOUR)
+    assert used(sandbox, tokens) == ({0: 1}, 1)
+
+    TestClock.objects.update(now=AT + 50 * HOUR)
+    services.purge_minutes(at=AT + 400 * 24 * HOUR)
+    assert used(sandbox, tokens) == ({}, 0)
 
 
 class AnyOrder(TestCase):
