@@ -2,8 +2,9 @@
 
 from billing.budgets.admin import AlertAdmin, BudgetAdmin
 from billing.credits.admin import CreditGrantAdmin, LedgerSealAdmin, LedgerTransactionAdmin, SettlementAdmin
-from billing.cycle.admin import BooksCheckAdmin, SubscriptionAdmin
+from billing.cycle.admin import BooksCheckAdmin
 from billing.cycle.plans_admin import PlanVersionAdmin
+from billing.cycle.subscriptions_admin import SubscriptionAdmin
 from billing.metering.admin import (
     DimensionUseAdmin,
     EventCorrectionAdmin,

@@ -98,14 +98,21 @@ def preview_everyone(spec: VersionSpec, currency: str, version: PlanVersion) -> 
         subscription__status=SubscriptionStatus.ACTIVE,
         subscription__version=version,
     ).select_related("customer")
+    found = preview_open(spec, currency, list(opened)).values()
+    return Everyone(sorted(found, key=lambda one: (-abs(one.difference or ZERO), one.customer.key)))
+
+
+def preview_open(spec: VersionSpec, currency: str, opened: Sequence[BillingPeriod]) -> dict[int, Preview]:
+    """The same for each of these billing periods, by id. A fixed number of queries."""
     ranges = [(one.customer_id, one.starts_at, one.ends_at) for one in opened]
     question = _Question(spec, terms_said(spec), currency)
     with shared_reads():
         read_periods_ahead(ranges)
         read_totals_ahead(ranges)
         read_overrides_ahead({customer for customer, *_ in ranges})
-        found = [_preview(question, one.customer, _of(one), _periods(one.customer, one, _of(one))) for one in opened]
-    return Everyone(sorted(found, key=lambda one: (-abs(one.difference or ZERO), one.customer.key)))
+        return {
+            one.pk: _preview(question, one.customer, _of(one), _periods(one.customer, one, _of(one))) for one in opened
+        }
 
 
 def _of(period: BillingPeriod) -> Interval:

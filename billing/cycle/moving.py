@@ -1,0 +1,76 @@
+"""Moving many subscriptions to a plan version: who is affected and by how much, and the move itself."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from django.core.exceptions import ValidationError
+
+from billing.admin_pages import sentences
+from billing.clock import now
+from billing.cycle import services
+from billing.cycle.preview import Preview, preview_open
+from billing.money import ZERO, display
+from billing.pricing.models import PlanVersion
+from billing.pricing.queries import spec_of
+from billing.subscriptions.models import Subscription
+from billing.subscriptions.queries import open_period
+from billing.subscriptions.services import When
+
+
+@dataclass(frozen=True, slots=True)
+class Affected:
+    """A subscription, and what its open billing period would come to under the version: None where it has ended."""
+
+    subscription: Subscription
+    preview: Preview | None
+
+    @property
+    def now(self) -> str:
+        return self._shown(self.preview.now.amount if self.preview and self.preview.now else None)
+
+    @property
+    def then(self) -> str:
+        return self._shown(self.preview.then.amount if self.preview else None)
+
+    @property
+    def difference(self) -> str:
+        return self._shown(self.preview.difference if self.preview else None)
+
+    def _shown(self, amount: Decimal | None) -> str:
+        return "" if amount is None else display(amount, self.subscription.version.plan.currency)
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What became of a subscription; `refusal` is empty where it was moved."""
+
+    subscription: Subscription
+    refusal: str
+
+
+def affected(subscriptions: Sequence[Subscription], version: PlanVersion) -> list[Affected]:
+    """By how much the move changes what each pays, the largest difference first. Of `queries.subscriptions`."""
+    opened = {period.pk: period for one in subscriptions if (period := open_period(one)) is not None}
+    previews = preview_open(spec_of(version), version.plan.currency, list(opened.values()))
+    by_subscription = {opened[pk].subscription_id: preview for pk, preview in previews.items()}
+    found = [Affected(one, by_subscription.get(one.pk)) for one in subscriptions]
+    return sorted(found, key=_by_difference)
+
+
+def move(subscriptions: Iterable[Subscription], *, version: PlanVersion, when: When) -> list[Moved]:
+    """Put each on the version, each by itself: one that is refused does not keep the others from moving."""
+    return [Moved(one, _moved(one, version, when)) for one in subscriptions]
+
+
+def _moved(subscription: Subscription, version: PlanVersion, when: When) -> str:
+    try:
+        services.change(subscription=subscription, version=version, when=when, at=now(subscription.customer))
+    except ValidationError as error:
+        return " ".join(sentences(error))
+    return ""
+
+
+def _by_difference(one: Affected) -> tuple[Decimal, str]:
+    difference = one.preview.difference if one.preview else None
+    return -abs(difference or ZERO), one.subscription.customer.key
