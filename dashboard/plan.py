@@ -377,3 +377,55 @@ def _changes(reading: PlanReading) -> Iterator[ChangeView]:
             text=f"{version} is for new subscriptions; yours stays on version {reading.the_period.version.number}",
             details=tuple(comparing.changes(reading.spec, spec_of(version), unit)),
         )
+
+
+# --- other plans ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AlternativeView:
+    """What another plan would have charged for the same usage; `difference` is below zero where it is cheaper."""
+
+    name: str
+    sentence: str
+    amount: Decimal
+    difference: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonView:
+    """The same usage under other plans: fees and usage, before coupons, gifts and tax, which every plan has alike."""
+
+    starts_at: datetime
+    ends_at: datetime
+    is_over: bool
+    unit: str
+    own: str
+    amount: Decimal
+    rows: tuple[AlternativeView, ...]
+
+
+def comparison(reading: PlanReading) -> ComparisonView | None:
+    """None where no other plan prices what was used."""
+    rows = [(version, found) for version, found in reading.alternatives if found.now is not None]
+    if not rows:
+        return None
+    period, unit = reading.compared, reading.compared.version.plan.currency
+    own = next(found.now for _, found in rows if found.now is not None)
+    return ComparisonView(
+        starts_at=reading.local(period.starts_at),
+        ends_at=reading.local(period.ends_at),
+        is_over=period.ends_at <= reading.at,
+        unit=unit,
+        own=period.version.plan.name,
+        amount=own.amount,
+        rows=tuple(
+            AlternativeView(
+                name=version.plan.name,
+                sentence=_fee_sentence(spec_of(version), unit),
+                amount=found.then.amount,
+                difference=found.difference or Decimal(0),
+            )
+            for version, found in rows
+        ),
+    )

@@ -22,17 +22,19 @@ from billing.credits import queries as credits
 from billing.credits.burning import paid_series
 from billing.credits.statements import PeriodStatement, period_statement
 from billing.cycle.bridge import Bridge, bridges
+from billing.cycle.preview import Preview, preview
 from billing.metering import queries as metering
 from billing.metering.models import Meter
 from billing.periods import QUARTER, Interval, buckets, quarter_floor
 from billing.pricing.models import PlanVersion, VersionStatus
-from billing.pricing.queries import PriceTerms, spec_of, terms_by_version
+from billing.pricing.queries import PriceTerms, listed, spec_of, terms_by_version
 from billing.pricing.spec import VersionSpec
-from billing.rating.queries import Line, SeriesRow, priced_between
+from billing.rating.queries import Line, SeriesRow, lines, priced_between
 from billing.subscriptions import queries as subscriptions
 from billing.subscriptions.models import BillingPeriod, PlanSegment
 
 FORECAST_SECONDS = 60
+MOST_ALTERNATIVES = 12  # listed plans that are compared
 FIRST_DIMENSIONS = ("model", "api_key")  # what people ask for first
 
 
@@ -231,6 +233,25 @@ class PlanReading(Reading):
         for segment, item in priced_between(self.customer, starts_at=interval.start, ends_at=interval.end):
             if segment.period_id in covered:
                 found.setdefault(segment, []).append(item)
+        return found
+
+    @cached_property
+    def compared(self) -> BillingPeriod:
+        """The last whole billing period, or the present one of who has no other."""
+        return subscriptions.period_before(self.the_period) or self.the_period
+
+    @cached_property
+    def alternatives(self) -> Sequence[tuple[PlanVersion, Preview]]:
+        """What other plans would have charged for the usage of that period; only those that price all of it. A number
+        of queries for each listed plan."""
+        period = self.compared
+        interval = Interval(period.starts_at, period.ends_at)
+        used = {line.meter.key for line in lines(period) if line.quantity}
+        found = []
+        for version in listed(period.version.plan.currency, self.at)[:MOST_ALTERNATIVES]:
+            spec = spec_of(version)
+            if version.plan_id != period.version.plan_id and used and used <= {price.meter for price in spec.prices}:
+                found.append((version, preview(self.customer, spec, version.plan.currency, interval, at=self.at)))
         return found
 
     @property

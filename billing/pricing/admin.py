@@ -31,9 +31,9 @@ class PlanVersionInline(TabularInline):
 class PlanAdmin(ModelAdmin):
     """A plan and its versions. Key and currency are fixed once it exists: subscriptions and grants count on them."""
 
-    list_display = ["name", "key", "currency", "is_add_on", "created_at"]
+    list_display = ["name", "key", "currency", "is_add_on", "is_listed", "created_at"]
     search_fields = ["key", "name"]
-    fields = ["name", "key", "currency", "is_add_on"]
+    fields = ["name", "key", "currency", "is_add_on", "is_listed"]
     inlines = [PlanVersionInline]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Plan | None = None) -> list[str]:

@@ -25,6 +25,9 @@ class Plan(models.Model):
     is_add_on = models.BooleanField(
         "add-on", default=False, help_text="Only sold beside another plan, to whose subscription it is added."
     )
+    is_listed = models.BooleanField(
+        "listed", default=False, help_text="Customers of other plans may compare it with theirs."
+    )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:

@@ -63,6 +63,14 @@ def version_before(version: PlanVersion) -> PlanVersion | None:
     return earlier.select_related("plan").order_by("-number").first()
 
 
+def listed(currency: str, at: datetime) -> list[PlanVersion]:
+    """The version that a new subscription takes of each listed plan in the currency, by key. One query."""
+    published = PlanVersion.objects.filter(status=VersionStatus.PUBLISHED, published_at__lte=at)
+    offered = published.filter(plan__is_listed=True, plan__is_add_on=False, plan__currency=currency)
+    latest = offered.select_related("plan").order_by("plan__key", "-published_at", "-number")
+    return list(latest.distinct("plan__key"))
+
+
 def latest_published(plan: Plan, at: datetime, *, without: PlanVersion | None = None) -> PlanVersion | None:
     """The version that a new subscription takes: the one published last, not after `at`, and not retired."""
     published = plan.versions.filter(status=VersionStatus.PUBLISHED, published_at__lte=at)

@@ -31,7 +31,9 @@ from billing.pricing.validation import Problem
 _CLOCKS_DIFFER: Final = timedelta(minutes=1)  # a caller's from ours
 
 
-def create_plan(*, key: str, name: str, currency: str, is_add_on: bool = False, at: datetime) -> Plan:
+def create_plan(
+    *, key: str, name: str, currency: str, is_add_on: bool = False, is_listed: bool = False, at: datetime
+) -> Plan:
     """A plan without versions. Raises ValidationError by field, Conflict `already_exists`."""
     found = list(key_problems(key))
     if not is_currency(currency):
@@ -40,7 +42,7 @@ def create_plan(*, key: str, name: str, currency: str, is_add_on: bool = False, 
     if found:
         raise refusal(found)
     Plan(key=key, name=name, currency=currency).clean_fields()
-    fields = {"name": name, "currency": currency, "is_add_on": is_add_on, "created_at": at}
+    fields = {"name": name, "currency": currency, "is_add_on": is_add_on, "is_listed": is_listed, "created_at": at}
     plan, created = Plan.objects.get_or_create(key=key, defaults=fields)
     if not created:
         raise Conflict(f'There is a plan "{key}" already. Choose another key.', code="already_exists", field="key")

@@ -213,6 +213,9 @@ class PlanBody(StrictSerializer):
     name = serializers.CharField(max_length=200)
     currency = serializers.CharField(max_length=3, default="USD", help_text="ISO 4217, in capitals.")
     is_add_on = serializers.BooleanField(default=False, help_text="Only sold beside another plan.")
+    is_listed = serializers.BooleanField(
+        default=False, help_text="Customers of other plans may compare it with theirs."
+    )
 
 
 class PublishBody(StrictSerializer):
@@ -256,7 +259,13 @@ def _read_amounts(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def shown_plan(plan: Plan) -> dict[str, Any]:
-    return {"key": plan.key, "name": plan.name, "currency": plan.currency, "is_add_on": plan.is_add_on}
+    return {
+        "key": plan.key,
+        "name": plan.name,
+        "currency": plan.currency,
+        "is_add_on": plan.is_add_on,
+        "is_listed": plan.is_listed,
+    }
 
 
 def shown_version(version: PlanVersion) -> dict[str, Any]:

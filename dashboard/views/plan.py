@@ -31,7 +31,10 @@ EVENTS: Final = 200  # events of the meter that are looked through for those of 
 def show(request: MemberRequest, key: str) -> HttpResponse:
     access = customer_for(request, key)
     remember(request, access)
-    return _show(request, access, PAGE)
+    reading = _reading(request, access)
+    with snapshot():
+        compared = plan.comparison(reading) if reading.period else None
+        return _show(request, reading, access, PAGE, comparison=compared)
 
 
 @require_safe
@@ -40,7 +43,7 @@ def live(request: MemberRequest, key: str) -> HttpResponse:
     access = customer_for(request, key)
     found = current_freshness(access.customer)
     if request.GET.get("v") != building.version_of(found):
-        return _show(request, access, f"{PAGE}#live")
+        return _show(request, _reading(request, access), access, f"{PAGE}#live")
     return stamped(HttpResponse(status=204), building.freshness_view(found, access.customer.timezone))
 
 
@@ -48,14 +51,14 @@ def _reading(request: MemberRequest, access: Access) -> PlanReading:
     return PlanReading(access.customer, clock.now(access.customer), chosen_period(request, access))
 
 
-def _show(request: MemberRequest, access: Access, template: str) -> HttpResponse:
-    reading = _reading(request, access)
+def _show(request: MemberRequest, reading: PlanReading, access: Access, template: str, **more: object) -> HttpResponse:
     with snapshot():
         freshness = building.freshness_view(reading.freshness, reading.timezone)
         page = plan.plan_page(reading) if reading.period else None
         earlier = reading.earlier
     context = {
         **access.context,
+        **more,
         "page": page,
         "freshness": freshness,
         "version": building.version_of(reading.freshness),

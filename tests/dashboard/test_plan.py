@@ -1,6 +1,7 @@
 """Plan & pricing says what a customer pays, and every line opens down to its events."""
 
 import re
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from html import unescape
@@ -141,6 +142,24 @@ def test_an_earlier_period_is_shown_and_no_longer_moves(member, acme, plan):
     html = page(member, period=earlier.starts_at.astimezone().date().isoformat())
     assert "Statement" in text(html)
     assert "data-live" not in html
+
+
+def test_it_says_what_the_last_period_would_have_been_on_another_plan(member, acme, plan):
+    prices = tuple(replace(price, unit_amount=D(1), match=()) for price in PRICES[:2])
+    make_version(make_plan("flat", is_listed=True), prices=prices, base_fee=D(3))
+    make_version(make_plan("secret"), prices=prices)
+    make_version(make_plan("partial", is_listed=True), prices=prices[:1])
+    house = House(acme)
+    house.now -= timedelta(days=25)
+    house.subscribe(plan)
+    house.now = clock.now()
+    house.use(days_ago=30, model="large-2", input_tokens=2_000_000, output_tokens=1_000_000)
+    house.count()
+    said = text(page(member))
+    assert "Your last billing period on other plans" in said
+    assert re.search(r"Flat \$3.00 per month, in advance, and what you use. \$6\.00", said)
+    assert "Secret" not in said
+    assert "Partial" not in said
 
 
 # --- how it behaves ---------------------------------------------------------------------------------------------

@@ -239,7 +239,7 @@ def _meters(at: datetime) -> None:
 
 
 def _plan(key: str, name: str, spec: VersionSpec, at: datetime) -> PlanVersion:
-    plan = pricing.create_plan(key=key, name=name, currency="USD", at=at)
+    plan = pricing.create_plan(key=key, name=name, currency="USD", is_listed=True, at=at)
     version = pricing.create_version(plan=plan, spec=spec, at=at)
     return pricing.publish(version=version, at=at)
 

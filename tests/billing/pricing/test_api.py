@@ -70,7 +70,7 @@ def problems(response, status=400):
 
 def test_a_plan_is_made_and_listed(ask):
     sent = {"key": "pro", "name": "Pro", "currency": "EUR"}
-    shown = {**sent, "is_add_on": False}
+    shown = {**sent, "is_add_on": False, "is_listed": False}
 
     assert ask("POST", "/plans", sent).json() == shown
     assert ask("GET", "/plans").json() == {"data": [shown], "next_cursor": None}
