@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Final
 
 from django.urls import path
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -29,6 +29,9 @@ from billing.money import ZERO, plain
 from billing.rating import queries
 from billing.rating.queries import SeriesRow, UsageSeries
 from billing.rating.selection import MAX_ROWS, MINUTE, MINUTE_PARAMETERS, Selection, read_selection, too_many_rows
+
+# A dimension with as many values as are told apart can be asked for: (other) and its absence have rows beside them.
+_BESIDE_VALUES: Final = 2
 
 
 class SeriesRowAnswer(serializers.Serializer[Any]):
@@ -142,7 +145,7 @@ def shown_selection(chosen: Selection) -> dict[str, str]:
 
 def shown_rows(rows: Sequence[SeriesRow], *, priced: bool = True) -> list[dict[str, Any]]:
     """The rows of a series in the contract's shape. ApiError 422 `range_too_large` for too many."""
-    if len(rows) > MAX_ROWS:
+    if len(rows) > MAX_ROWS + _BESIDE_VALUES:
         raise too_many_rows()
     return [
         {

@@ -226,11 +226,23 @@ def test_ten_thousand_buckets_are_the_most(house, ask):
 
 def test_too_many_rows_of_groups_are_refused_too(house, ask, now, monkeypatch):
     monkeypatch.setattr("billing.rating.api.MAX_ROWS", 2)
-    for model in "abc":
+    for model in "abcde":
         house.use("calls", 1, model=model)
 
     assert problem(ask(meter="calls", granularity="total", group_by="model"), 422)[0] == "range_too_large"
     assert selection.MAX_ROWS == 10_000
+
+
+def test_a_dimension_with_all_the_values_that_are_told_apart_can_be_asked_for(house, ask, now, monkeypatch, settings):
+    monkeypatch.setattr("billing.rating.api.MAX_ROWS", 2)
+    settings.DIMENSION_VALUES = 2
+    for model in ("v1", "v2", "v3", "v4", None):
+        house.use("calls", 1, **({"model": model} if model else {}))
+
+    answer = ask(meter="calls", granularity="total", group_by="model").json()
+
+    assert {row["group"]["model"] for row in answer["series"]} > {"(other)", None}
+    assert (len(answer["series"]), answer["total"]) == (4, "5")
 
 
 def test_a_subscription_gives_its_own_range(house, acme, ask, now):
