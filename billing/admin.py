@@ -1,5 +1,6 @@
 """Django finds the rooms' admin pages here."""
 
+from billing.authorizations.admin import AuthorizationAdmin
 from billing.budgets.admin import AlertAdmin, BudgetAdmin
 from billing.credits.admin import CreditGrantAdmin, LedgerSealAdmin, LedgerTransactionAdmin, SettlementAdmin
 from billing.cycle.admin import BooksCheckAdmin
@@ -18,6 +19,7 @@ from billing.pricing.admin import PlanAdmin
 
 __all__ = [
     "AlertAdmin",
+    "AuthorizationAdmin",
     "BooksCheckAdmin",
     "BudgetAdmin",
     "CreditGrantAdmin",

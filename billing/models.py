@@ -1,5 +1,6 @@
 """Re-exports the rooms' models, because Django looks here."""
 
+from billing.authorizations.models import Authorization, Hold, HoldAccount
 from billing.budgets.models import Alert, Budget, Threshold
 from billing.credits.models import (
     AllocationCell,
@@ -17,6 +18,7 @@ from billing.metering.models import (
     DimensionUse,
     DimensionValue,
     EventCorrection,
+    EventEnding,
     EventIdentity,
     ImportRun,
     Meter,
@@ -50,6 +52,7 @@ __all__ = [
     "Alert",
     "AllocationCell",
     "ArchivedMonth",
+    "Authorization",
     "BillingPeriod",
     "BooksCheck",
     "Budget",
@@ -61,7 +64,10 @@ __all__ = [
     "DimensionUse",
     "DimensionValue",
     "EventCorrection",
+    "EventEnding",
     "EventIdentity",
+    "Hold",
+    "HoldAccount",
     "ImportRun",
     "LedgerAccount",
     "LedgerEntry",

@@ -4,6 +4,7 @@ from django.contrib.auth.decorators import login_not_required
 from django.urls import URLPattern, URLResolver, path, re_path
 from drf_spectacular.views import SpectacularSwaggerSplitView
 
+from billing.authorizations.api import urlpatterns as authorizations
 from billing.budgets.api import urlpatterns as budgets
 from billing.credits.api import urlpatterns as credits
 from billing.cycle.api import urlpatterns as cycle
@@ -27,6 +28,7 @@ rooms: list[URLPattern | URLResolver] = [
     *rating,
     *credits,
     *budgets,
+    *authorizations,
     *cycle,
     *previews,
     *statements,

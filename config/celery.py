@@ -65,6 +65,7 @@ app.conf.update(
         },
         "purge-refused": hourly("billing.metering.tasks.purge_refused"),
         "purge-minutes": hourly("billing.metering.tasks.purge_minutes"),
+        "forget-authorizations": hourly("billing.authorizations.tasks.forget"),
         "purge-identities": hourly("billing.metering.tasks.purge_identities"),
     },
 )

@@ -209,6 +209,10 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
+    "ENUM_NAME_OVERRIDES": {
+        "DenialReason": "billing.authorizations.decision.REASONS",
+        "UnmatchedReason": "billing.metering.models.UnmatchedReason",
+    },
 }
 
 # --- Logs -----------------------------------------------------------------------------------------------------------

@@ -91,6 +91,7 @@ def budget_view(reading: Reading) -> BudgetView | None:
         left=money.CONTEXT.subtract(budget.amount, reading.used),
         percent=budgets.percent_of(reading.used, budget.amount),
         thresholds=_thresholds(reading),
+        stop_at=_stop_text(budget),
         recipients=tuple(budget.recipients),
     )
 
@@ -107,6 +108,13 @@ def _thresholds(reading: Reading) -> tuple[Threshold, ...]:
         for threshold in budget.thresholds.all()
     ]
     return tuple(sorted(found, key=lambda threshold: threshold.percent))
+
+
+def _stop_text(budget: budget_models.Budget) -> str:
+    level = budgets.stop_level(budget)
+    if level is None or budget.stop_at_percent is None:
+        return ""
+    return f"{money.plain(budget.stop_at_percent)}\N{NO-BREAK SPACE}% ({money.display(level, budget.unit)})"
 
 
 def _level_text(threshold: budget_models.Threshold, unit: str) -> str:

@@ -24,6 +24,13 @@ class AmountField(forms.CharField):
         return money.plain(value) if isinstance(value, Decimal) else value
 
 
+class PercentField(AmountField):
+    """One percent: "100" or "100 %"."""
+
+    def to_python(self, value: str | None) -> Decimal | None:
+        return super().to_python((value or "").replace("%", " "))
+
+
 class ListField(forms.CharField):
     """Words separated by commas or line breaks, each once, in the order given."""
 
@@ -67,6 +74,11 @@ class BudgetForm(forms.Form):
     thresholds = PercentsField(
         label="Alert at", required=False, help_text="Percent of the budget, separated by commas."
     )
+    stop_at = PercentField(
+        label="Stop at",
+        required=False,
+        help_text="Percent of the budget. Calls that ask first are denied beyond it; empty: none are.",
+    )
     recipients = ListField(
         label="Mail to",
         widget=forms.Textarea(attrs={"rows": 2}),
@@ -80,7 +92,7 @@ class BudgetForm(forms.Form):
     def refuse(self, error: ValidationError) -> None:
         """Show what a service refused at the field it is about: "thresholds.0.percent" belongs to the thresholds."""
         for path, sentences in error.message_dict.items():
-            field = path.split(".")[0]
+            field = path.split(".")[0].removesuffix("_percent")
             for sentence in sentences:
                 self.add_error(field if field in self.fields else None, sentence)
 
@@ -97,6 +109,7 @@ def _initial(budget: Budget | None) -> dict[str, object]:
         "name": budget.name,
         "amount": budget.amount,
         "thresholds": percents,
+        "stop_at": budget.stop_at_percent,
         "recipients": budget.recipients,
     }
 

@@ -38,6 +38,7 @@ class BudgetView:
     left: Decimal
     percent: Decimal
     thresholds: tuple[Threshold, ...]
+    stop_at: str  # in words; empty where it only warns
     recipients: tuple[str, ...]
 
     @property

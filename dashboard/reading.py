@@ -15,6 +15,7 @@ from django.core.cache import caches
 
 from accounts.models import Customer
 from billing import money
+from billing.authorizations import queries as holds
 from billing.budgets import queries as budgets
 from billing.budgets.forecast import Forecast
 from billing.budgets.models import Alert, Budget
@@ -96,7 +97,7 @@ class Reading:
     @cached_property
     def balances(self) -> Sequence[credits.Balance]:
         """One per unit that has grants or overage."""
-        return credits.balances(self.customer, self.at)
+        return holds.balances(self.customer, self.at)
 
     @cached_property
     def unit(self) -> str:

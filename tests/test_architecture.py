@@ -14,6 +14,7 @@ ROOMS = [
     "rating",
     "credits",
     "budgets",
+    "authorizations",
     "cycle",
 ]
 

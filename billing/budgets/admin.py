@@ -15,7 +15,7 @@ class ThresholdInline(ReadOnlyInline):
 
 @admin.register(Budget)
 class BudgetAdmin(ReadOnlyAdmin):
-    list_display = ["customer", "name", "limit", "recipients", "archived_at"]
+    list_display = ["customer", "name", "limit", "stop_at_percent", "recipients", "archived_at"]
     list_select_related = ["customer"]
     search_fields = ["customer__key", "name", "public_id"]
     inlines = [ThresholdInline]

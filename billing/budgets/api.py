@@ -95,7 +95,11 @@ class BudgetBody(StrictSerializer):
     unit = serializers.CharField(required=False, help_text="The customer's currency unless given.")
     amount = ExactDecimalField()
     scope = LaterField({}, {"where": {}})
-    stop_at_percent = LaterField(None)
+    stop_at_percent = ExactDecimalField(
+        required=False,
+        allow_null=True,
+        help_text="Authorizations beyond this share of the amount are denied; null for a budget that only warns.",
+    )
     thresholds = ThresholdBody(
         many=True, required=False, help_text=f"{', '.join(DEFAULT_THRESHOLDS)} percent unless given."
     )
@@ -195,7 +199,7 @@ def budget_answer(budget: Budget) -> dict[str, Any]:
         "unit": budget.unit,
         "amount": money.plain(budget.amount),
         "scope": {},
-        "stop_at_percent": None,
+        "stop_at_percent": _plain(budget.stop_at_percent),
         "thresholds": [threshold_answer(threshold) for threshold in budget.thresholds.all()],
         "recipients": budget.recipients,
         "created_at": plain_instant(budget.created_at),
@@ -270,6 +274,7 @@ class Budgets(ApiView):
                 body.get("thresholds", [{"percent": money.parse_decimal(p)} for p in DEFAULT_THRESHOLDS])
             ),
             recipients=body.get("recipients", ["owners"]),
+            stop_at_percent=body.get("stop_at_percent"),
             at=clock.now(customer),
             trusted=own_customer(request) is None,
         )
@@ -297,6 +302,7 @@ class OneBudget(ApiView):
             amount=body.get("amount"),
             thresholds=_specs(body["thresholds"]) if "thresholds" in body else None,
             recipients=body.get("recipients"),
+            stop_at_percent=body.get("stop_at_percent", services.UNCHANGED),
             trusted=own_customer(request) is None,
         )
         return Response(budget_answer(changed))

@@ -21,7 +21,10 @@ class BudgetBasis(models.TextChoices):
 
 
 class Budget(models.Model):
-    """How much a customer means to spend in a period. It warns; it does not stop."""
+    """How much a customer means to spend in a period. It warns at its thresholds; `stop_at_percent` also stops.
+
+    `used` is what the last tick counted in the period that began at `used_from`; kept only where it stops something.
+    """
 
     public_id = models.CharField(max_length=40, unique=True, default=partial(new_id, "bud"), editable=False)
     customer = models.ForeignKey(Customer, on_delete=models.CASCADE, related_name="budgets")
@@ -35,6 +38,15 @@ class Budget(models.Model):
         default=list,
         help_text="Roles (owners, billing) or e-mail addresses.",
     )
+    stop_at_percent = models.DecimalField(
+        max_digits=7,
+        decimal_places=2,
+        null=True,
+        blank=True,
+        help_text="Authorizations beyond this share of the amount are denied; none are when empty.",
+    )
+    used = amount_field(default=0, editable=False)
+    used_from = models.DateTimeField(null=True, editable=False)
     levels_since = models.DateTimeField(
         db_default=Now(), editable=False, help_text="When the amount or a threshold last changed."
     )
@@ -48,6 +60,8 @@ class Budget(models.Model):
                 fields=["customer", "name"], condition=Q(archived_at=None), name="one_budget_per_name"
             ),
             positive("amount", "budget_amount_positive"),
+            positive("stop_at_percent", "budget_stop_positive"),
+            finite("used", "budget_used_is_finite"),
         ]
 
     def __str__(self) -> str:

@@ -80,6 +80,20 @@ def with_thresholds(found: QuerySet[Budget]) -> QuerySet[Budget]:
     return found.filter(archived_at=None).select_related("customer").prefetch_related(counting)
 
 
+def stops(customer: Customer) -> list[Budget]:
+    """The budgets that stop, by id."""
+    return list(
+        Budget.objects.filter(customer=customer, archived_at=None, stop_at_percent__isnull=False).order_by("pk")
+    )
+
+
+def stop_level(budget: Budget) -> Decimal | None:
+    """The amount beyond which authorizations are denied; None for a budget that only warns."""
+    if budget.stop_at_percent is None:
+        return None
+    return evaluation.level(budget.amount, percent=budget.stop_at_percent)
+
+
 def recipients(budget: Budget) -> list[str]:
     """The e-mail addresses that its alerts go to."""
     return addresses(budget.customer, budget.recipients)

@@ -6,8 +6,11 @@ Whoever judges a customer holds its claim: counters, levels and alerts then belo
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
+from enum import Enum
+from typing import Final
 
 from django.db import transaction
+from django.db.models import Q
 
 from accounts.ids import new_id
 from accounts.models import Customer
@@ -26,6 +29,15 @@ from billing.subscriptions import queries as subscriptions
 from billing.subscriptions.models import BillingPeriod
 
 
+class Unchanged(Enum):
+    """What an edit leaves as it is, where None means something else."""
+
+    UNCHANGED = "unchanged"
+
+
+UNCHANGED: Final = Unchanged.UNCHANGED
+
+
 @transaction.atomic
 def create_budget(
     *,
@@ -36,14 +48,24 @@ def create_budget(
     thresholds: Sequence[ThresholdSpec],
     recipients: Sequence[str],
     at: datetime,
+    stop_at_percent: Decimal | None = None,
     trusted: bool = False,
 ) -> Budget:
-    """A budget of the billing period, judged at once. `trusted`: an operator names the recipients.
+    """A budget of the billing period, judged at once. `trusted`: an operator names the recipients. Authorizations
+    beyond `stop_at_percent` of the amount are denied; None for a budget that only warns.
 
     Raises ValidationError by field ("thresholds.0.percent").
     """
     metering.claim(customer_id=customer.pk)
-    budget = Budget(customer=customer, name=name.strip(), unit=unit, amount=amount, created_at=at, levels_since=at)
+    budget = Budget(
+        customer=customer,
+        name=name.strip(),
+        unit=unit,
+        amount=amount,
+        stop_at_percent=stop_at_percent,
+        created_at=at,
+        levels_since=at,
+    )
     check_budget(budget)
     with about("recipients"):
         budget.recipients = checked(customer, recipients, trusted=trusted)
@@ -61,6 +83,7 @@ def update_budget(
     amount: Decimal | None = None,
     thresholds: Sequence[ThresholdSpec] | None = None,
     recipients: Sequence[str] | None = None,
+    stop_at_percent: Decimal | Unchanged | None = UNCHANGED,
     trusted: bool = False,
 ) -> Budget:
     """Change what is given and judge the budget at once.
@@ -74,13 +97,15 @@ def update_budget(
         budget.name = name.strip()
     if amount is not None and amount != budget.amount:
         budget.amount, budget.levels_since = amount, at
+    if stop_at_percent is not UNCHANGED:
+        budget.stop_at_percent = stop_at_percent
     check_budget(budget)
     if recipients is not None:
         with about("recipients"):
             budget.recipients = checked(budget.customer, recipients, trusted=trusted, known=budget.recipients)
     if thresholds is not None and _set_thresholds(budget, thresholds, at=at):
         budget.levels_since = at
-    budget.save(update_fields=["name", "amount", "levels_since", "recipients"])
+    budget.save(update_fields=["name", "amount", "stop_at_percent", "levels_since", "recipients"])
     return _judge_now(budget, at=at)
 
 
@@ -206,11 +231,20 @@ def _judge(
     customer = budgets[0].customer
     fired_before = history.get((customer.pk, period.starts_at), {})
     values = {unit: queries.used(customer, unit=unit, period=period) for unit in {budget.unit for budget in budgets}}
+    _note_use(budgets, period, values)
     written = False
     for budget in budgets:
         facts = Facts(occasion, budget, period, values[budget.unit], as_of)
         written |= _record(facts, evaluation.evaluate(facts.value, _watched(budget, fired_before)), at=at)
     return written
+
+
+def _note_use(budgets: Sequence[Budget], period: BillingPeriod, values: Mapping[str, Decimal]) -> None:
+    """For authorizations, which have no time to add up a period. A period never takes the place of a later one."""
+    for budget in budgets:
+        if budget.stop_at_percent is not None:
+            stored = Budget.objects.filter(Q(used_from=None) | Q(used_from__lte=period.starts_at), pk=budget.pk)
+            stored.update(used=values[budget.unit], used_from=period.starts_at)
 
 
 def _watched(budget: Budget, history: queries.History) -> Iterable[Watched]:

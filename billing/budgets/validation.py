@@ -47,6 +47,8 @@ def check_budget(budget: Budget) -> None:
         errors["name"] = problem
     if not 0 < budget.amount <= money.LIMIT:
         errors["amount"] = f"Send more than zero, and at most {money.plain(Decimal(money.LIMIT))}."
+    if budget.stop_at_percent is not None and (problem := _percent_problem(budget.stop_at_percent)):
+        errors["stop_at_percent"] = problem
     if not _is_priced(budget):
         errors["unit"] = f"Nothing is priced in {budget.unit}. Use {budget.customer.currency} or a plan's other unit."
     if errors:
@@ -96,8 +98,14 @@ def _threshold_problem(spec: ThresholdSpec) -> tuple[str, str] | None:
         return "", "Send either percent or amount."
     if spec.amount is not None and not 0 < spec.amount <= money.LIMIT:
         return "amount", f"Send more than zero, and at most {money.plain(Decimal(money.LIMIT))}."
-    if spec.percent is not None and not 0 < spec.percent <= MOST_PERCENT:
-        return "percent", f"Send more than zero, and at most {MOST_PERCENT}."
-    if spec.percent is not None and spec.percent != spec.percent.quantize(_PERCENT_STEP, context=money.CONTEXT):
-        return "percent", "Send at most two decimal places."
+    if spec.percent is not None and (problem := _percent_problem(spec.percent)):
+        return "percent", problem
+    return None
+
+
+def _percent_problem(percent: Decimal) -> str | None:
+    if not 0 < percent <= MOST_PERCENT:
+        return f"Send more than zero, and at most {MOST_PERCENT}."
+    if percent != percent.quantize(_PERCENT_STEP, context=money.CONTEXT):
+        return "Send at most two decimal places."
     return None

@@ -1,6 +1,7 @@
 """Spend, credits, the ledger and grants over HTTP."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from django.urls import path
 from drf_spectacular.utils import OpenApiParameter, extend_schema, inline_serializer
@@ -177,6 +178,7 @@ class CreditsView(ApiView):
     """A customer's balances."""
 
     customer_key_may_read = True
+    balances: ClassVar[Callable[..., list[Balance]]] = staticmethod(queries.balances)
 
     @extend_schema(
         operation_id="credits_retrieve",
@@ -190,7 +192,7 @@ class CreditsView(ApiView):
         customer = customer_or_404(request, key)
         present = now(customer)
         at = read_query(request, CreditsQuery).get("at", present)
-        found = queries.balances(customer, at, recorded_by=at if at < present else None)
+        found = self.balances(customer, at, recorded_by=at if at < present else None)
         return Response({"data": [shown_balance(balance) for balance in found]})
 
 
@@ -313,7 +315,6 @@ def _instant(at: Any) -> str | None:
 
 urlpatterns = [
     path("customers/<str:key>/spend", SpendView.as_view(), name="api-spend"),
-    path("customers/<str:key>/credits", CreditsView.as_view(), name="api-credits"),
     path("customers/<str:key>/ledger", LedgerView.as_view(), name="api-ledger"),
     path("credit-grants", GrantsView.as_view(), name="api-credit-grants"),
     path("credit-grants/<id:public_id>/void", GrantVoidView.as_view(), name="api-credit-grant-void"),

@@ -58,7 +58,9 @@ def overage_rows(
 def _rates(found: Sequence[BillingPeriod], unit: str) -> Rates:
     """By plan segment: what one of each unit costs beyond the grants, where that is something in this currency."""
     return {
-        segment.pk: overage_rates(segment.version) if segment.version.plan.currency == unit else {}
+        segment.pk: {one: rate for one, rate in overage_rates(segment.version).items() if rate}
+        if segment.version.plan.currency == unit
+        else {}
         for period in found
         for segment in segments_of(period)
     }

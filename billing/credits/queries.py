@@ -94,7 +94,7 @@ def balances(customer: Customer, at: datetime, *, recorded_by: datetime | None =
     grants: dict[str, list[GrantBalance]] = defaultdict(list)
     for grant in _in_burn_order(_grants(customer, recorded_by), at):
         grants[grant.unit].append(balance_of(grant, used.get(grant.pk, ZERO), at))
-    unsettled = _unsettled(customer) if state.parked_reason else {}
+    unsettled = parked_amounts(customer)
     left = {
         unit: total(item.remaining for item in items if item.grant.effective_at <= at) for unit, items in grants.items()
     }
@@ -113,6 +113,12 @@ def balances(customer: Customer, at: datetime, *, recorded_by: datetime | None =
         )
         for unit in sorted(grants.keys() | overage.keys())
     ]
+
+
+def parked_amounts(customer: Customer) -> dict[str, Decimal]:
+    """By unit, of a customer whose books are parked: what is rated but not allocated. Empty for all others."""
+    parked = Settlement.objects.filter(customer=customer).exclude(parked_reason="").exists()
+    return dict(_unsettled(customer)) if parked else {}
 
 
 def settled_through(customer: Customer) -> datetime | None:

@@ -14,6 +14,7 @@ from django.core.exceptions import ValidationError
 from django.db import OperationalError, transaction
 
 from accounts.models import TestClock
+from billing.authorizations import queries as authorizations
 from billing.credits import queries as credits
 from billing.cycle.services import advance as advance_customer
 from billing.errors import Conflict
@@ -25,7 +26,7 @@ LONGEST: Final = timedelta(days=400)  # that one call advances
 
 # Each answers, by customer id, the first instant after another one at which something is due. In the order of kinds.
 type NextDue = Callable[[Collection[int], datetime], Mapping[int, datetime]]
-DUE: Final[tuple[NextDue, ...]] = (subscriptions.next_due, credits.next_due)
+DUE: Final[tuple[NextDue, ...]] = (subscriptions.next_due, credits.next_due, authorizations.next_due)
 
 
 def begin(*, clock: TestClock, to: datetime) -> TestClock:

@@ -12,6 +12,8 @@ from django.db import OperationalError, transaction
 
 from accounts.models import Customer
 from accounts.queries import clock_times
+from billing.authorizations import queries as hold_questions
+from billing.authorizations import services as authorizations
 from billing.budgets import services as budgets
 from billing.credits import queries as credit_questions
 from billing.credits import services as credits
@@ -80,7 +82,8 @@ def advance(*, customer_id: int, at: datetime) -> None:
 
 def tick(*, at: datetime) -> int:
     """Advance every customer with due work or uncounted events; how many. One that fails does not stop the others."""
-    seen = {customer_id: _advance_alone(customer_id, at) for customer_id in _due_customers(at)}
+    due = sorted({*_due_customers(at), *hold_questions.due_customers(at)})
+    seen = {customer_id: _advance_alone(customer_id, at) for customer_id in due}
     while turn := _advance_next(at, seen):
         seen |= turn
     return sum(seen.values())
@@ -134,6 +137,8 @@ def _advance_together(customer_ids: Collection[int], at: datetime) -> None:
         moved |= since.keys() | credits.settle_all(customer_ids=customer_ids, at=at, since=since)
         if moved:
             _watch(moved, at)
+        # Last, because authorizations wait from here on.
+        if moved := moved | authorizations.settle_all(customer_ids=customer_ids, at=at):
             metering.publish_all(customer_ids=moved)
 
 

@@ -80,6 +80,15 @@ _DIFFERENCES: Final = {
         WHERE OWN(t)
         GROUP BY t.public_id, a.unit
         HAVING sum(CASE e.direction WHEN 'debit' THEN e.amount ELSE -e.amount END) <> 0""",
+    "what is reserved is not the sum of its holds": """
+        SELECT concat_ws('/', a.customer_id, a.unit, a.budget_id), a.reserved, coalesce(h.amount, 0)
+        FROM billing_holdaccount a
+        LEFT JOIN (
+            SELECT account_id, sum(amount) AS amount FROM billing_hold
+            JOIN billing_authorization one ON one.id = authorization_id AND one.settled_at IS NULL
+            GROUP BY account_id
+        ) h ON h.account_id = a.id
+        WHERE a.reserved <> coalesce(h.amount, 0)""",
     "an account's sums are not those of its entries": """
         SELECT concat_ws('/', a.customer_id, a.unit, a.kind, a.grant_id), a.credits - a.debits, e.balance
         FROM billing_ledgeraccount a

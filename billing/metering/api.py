@@ -1,7 +1,7 @@
 """Events, and what became of the ones that are not counted."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -165,6 +165,7 @@ class EventsView(ApiView):
     customer_key_may_read = True
     idempotent = False  # an event carries its identity itself
     renderer_classes = [ExactJSONRenderer]
+    take: ClassVar[Callable[..., services.IngestAnswer]] = staticmethod(services.ingest)
 
     @extend_schema(
         operation_id="events_create",
@@ -184,7 +185,7 @@ class EventsView(ApiView):
         try:
             body = _body(request)  # read even if it is refused then: its sender would not see why
             with limits.place():
-                answer = services.ingest(
+                answer = self.take(
                     body=body,
                     content_type=request.content_type or "",
                     api_key=key,
@@ -407,7 +408,6 @@ def _refused(latest: RefusedItems) -> dict[str, Any]:
 
 
 urlpatterns = [
-    path("events", EventsView.as_view(), name="api-events"),
     path("events/void", VoidView.as_view(), name="api-event-void"),
     path("events/amend", AmendView.as_view(), name="api-event-amend"),
     path("unmatched", UnmatchedView.as_view(), name="api-unmatched"),

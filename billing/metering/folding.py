@@ -125,6 +125,9 @@ WITH waiting AS (
     DELETE FROM billing_usagedelta WHERE id = ANY(ARRAY(SELECT id FROM due))
     RETURNING customer_id, starts_at AS minute, date_bin('15 minutes', starts_at, 'epoch') AS starts_at, dimensions,
               meters, quantities, events, ranks, members
+), ended AS (
+    UPDATE billing_eventending SET is_counted = true
+    WHERE customer_id = ANY(%(customers)s::bigint[]) AND NOT is_counted
 ), {capping.CAP}, changes AS (
     SELECT customer_id, minute, starts_at, dimensions, change.*
     FROM gone, unnest(meters, quantities, gone.events, ranks, members)

@@ -262,6 +262,18 @@ class UsageDelta(models.Model):
         return f"{self.quantities} at {self.starts_at}"
 
 
+class EventEnding(models.Model):
+    """A hold that an event ended, for the room that frees it: written with the event, marked by the fold that counts
+    it, and taken away with the hold."""
+
+    customer = models.ForeignKey(Customer, on_delete=models.CASCADE, related_name="+", db_constraint=False)
+    authorization = models.CharField(max_length=40, unique=True)
+    is_counted = models.BooleanField(default=False, db_default=False)
+
+    def __str__(self) -> str:
+        return self.authorization
+
+
 class DimensionSet(models.Model):
     """A combination of dimension values that a customer used, stored once."""
 

@@ -1,6 +1,6 @@
 """Actions of metering: take events, count them, define meters."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -58,9 +58,22 @@ _SAMPLE: Final = 1_000  # characters kept of a refused item
 # --- taking events ----------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A stored event that names an authorization."""
+
+    index: int
+    event_id: str
+    customer_key: str
+    authorization: str
+
+
 @dataclass(slots=True)
 class IngestAnswer:
-    """How many items came to what, and each one that was not plainly accepted, in the order they were sent."""
+    """How many items came to what, and each one that was not plainly accepted, in the order they were sent.
+
+    `endings`: the authorizations that stored events end, for the room that knows them.
+    """
 
     accepted: int = 0
     duplicate: int = 0
@@ -68,6 +81,15 @@ class IngestAnswer:
     unmatched: int = 0
     rejected: int = 0
     results: list[dict[str, Any]] = field(default_factory=list)
+    endings: list[Ending] = field(default_factory=list)
+
+    def warn(self, ending: Ending, warning: str) -> None:
+        """Say something about an item that was stored all the same."""
+        mine = next((result for result in self.results if result["index"] == ending.index), None)
+        if mine is None:
+            mine = {"index": ending.index, "id": ending.event_id, "status": "accepted"}
+            self.results.append(mine)
+        mine["warning"] = warning
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -101,27 +123,16 @@ class Judged:
     at: datetime
 
 
-def ingest(
-    *, body: bytes, content_type: str, api_key: ApiKey | None, at: datetime, backfill: bool = False
-) -> IngestAnswer:
-    """Take the events of a body, each on its own, in one transaction that only appends; small bodies that come at the
-    same time share it. Not inside a transaction of the caller's.
-
-    Once this returns, what is answered as accepted or unmatched is stored for good. `backfill` takes events back to
-    1970 and keeps their identities for ever. Raises decoding.BodyError when the body as a whole cannot be read, and
-    limits.Limited when the key has sent too much.
-    """
+def judged(*, body: bytes, content_type: str, api_key: ApiKey | None, at: datetime, backfill: bool = False) -> Judged:
+    """What the items of a body come to before anything is stored. Raises decoding.BodyError when the body as a whole
+    cannot be read, and limits.Limited when the key has sent too much."""
     cut = decoding.split(body, content_type)
     if api_key:
         limits.charge(api_key, len(cut.items))
     events, refused = _judged(cut.items, cut.shape, window(at, backfill=backfill))
     if any(one.refusal.code in UNTIMELY for one in refused):
         events, refused = _judged_by_clocks(cut, events, refused, backfill)
-    judged = Judged(events, refused, api_key.pk if api_key else None, at)
-    if backfill or len(events) > MOST_GATHERED:
-        [answer] = record([judged], permanent=backfill)
-        return answer
-    return _record_gathered(judged)
+    return Judged(events, refused, api_key.pk if api_key else None, at)
 
 
 def _judged_by_clocks(
@@ -144,7 +155,7 @@ def _judged_by_clocks(
     return sorted(events, key=lambda event: event.index), still
 
 
-@transaction.atomic
+@transaction.atomic(savepoint=False)
 def record(requests: Sequence[Judged], *, permanent: bool = False) -> list[IngestAnswer]:
     """Store judged events; what was refused before is answered and counted with what is refused now."""
     answers = [IngestAnswer() for _ in requests]
@@ -164,7 +175,31 @@ def record(requests: Sequence[Judged], *, permanent: bool = False) -> list[Inges
     return answers
 
 
-_record_gathered: Final = Gathered(record, weigh=lambda judged: len(judged.events), most=decoding.MAX_EVENTS)
+class Ingest:
+    """Takes the events of a body, each on its own, in one transaction that only appends; small bodies that come at the
+    same time share it. Not inside a transaction of the caller's.
+
+    Once it returns, what is answered as accepted or unmatched is stored for good. `backfill` takes events back to
+    1970 and keeps their identities for ever. Raises as `judged` does.
+
+    `record` stores them: a later room does more in the same transaction.
+    """
+
+    def __init__(self, record: Callable[..., list[IngestAnswer]]) -> None:
+        self._record = record
+        self._gathered = Gathered(record, weigh=lambda sent: len(sent.events), most=decoding.MAX_EVENTS)
+
+    def __call__(
+        self, *, body: bytes, content_type: str, api_key: ApiKey | None, at: datetime, backfill: bool = False
+    ) -> IngestAnswer:
+        sent = judged(body=body, content_type=content_type, api_key=api_key, at=at, backfill=backfill)
+        if backfill or len(sent.events) > MOST_GATHERED:
+            [answer] = self._record([sent], permanent=backfill)
+            return answer
+        return self._gathered(sent)
+
+
+ingest: Final = Ingest(record)
 
 
 def _judged(
@@ -258,19 +293,15 @@ def _answer_repeat(event: Event, payload: str, answer: IngestAnswer) -> None:
 
 
 def _answer_stored(item: store.Item, answer: IngestAnswer) -> None:
-    if isinstance(item, store.Matched) and item.event.authorization is None:  # as most are
-        answer.accepted += 1
-        return
-    result: dict[str, Any] = {"index": item.event.index, "id": item.event.id, "status": "accepted"}
+    event = item.event
     if isinstance(item, store.Unmatched):
         answer.unmatched += 1
-        result |= {"status": "unmatched", "reason": item.reason}
+        result = {"index": event.index, "id": event.id, "status": "unmatched", "reason": item.reason}
+        answer.results.append(result)
     else:
         answer.accepted += 1
-    if item.event.authorization is not None:
-        # No authorization was ever opened, so none that an event names is open.
-        result["warning"] = "authorization_not_open"
-    answer.results.append(result)
+    if event.authorization is not None:
+        answer.endings.append(Ending(event.index, event.id, event.customer_key, event.authorization))
 
 
 def _conflict(event: Event) -> dict[str, Any]:
@@ -381,6 +412,16 @@ def import_rows(*, run: ImportRun, rows: Sequence[tuple[int, bytes | Refusal]], 
 
 def finish_import(*, run: ImportRun, at: datetime) -> None:
     ImportRun.objects.filter(pk=run.pk, finished_at=None).update(finished_at=at)
+
+
+def note_endings(*, customer_ids: Sequence[int], authorizations: Sequence[str]) -> None:
+    """In the transaction that stores the events: they ended these holds of these customers, pair by pair."""
+    store.append_endings(customer_ids, authorizations)
+
+
+def take_endings(*, customer_ids: Collection[int]) -> list[str]:
+    """Inside the claims: the holds whose events are counted by now, each once."""
+    return store.take_endings(customer_ids)
 
 
 # --- counting -----------------------------------------------------------------------------------------------------

@@ -245,6 +245,25 @@ VALUES (%s, %s, %s, %s, %s, %s, %s)
 """
 
 
+def append_endings(customer_ids: Sequence[int], authorizations: Sequence[str]) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(_APPEND_ENDINGS, [list(customer_ids), list(authorizations)])
+
+
+def take_endings(customer_ids: Iterable[int]) -> list[str]:
+    with connection.cursor() as cursor:
+        cursor.execute(_TAKE_ENDINGS, [list(customer_ids)])
+        return [authorization for (authorization,) in cursor.fetchall()]
+
+
+_APPEND_ENDINGS: Final = """
+INSERT INTO billing_eventending (customer_id, "authorization") SELECT * FROM unnest(%s::bigint[], %s::text[])
+"""
+_TAKE_ENDINGS: Final = """
+DELETE FROM billing_eventending WHERE customer_id = ANY(%s) AND is_counted RETURNING "authorization"
+"""
+
+
 # --- unmatched events ------------------------------------------------------------------------------------------
 
 type UnmatchedRow = tuple[int, int, Event]

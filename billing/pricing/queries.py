@@ -106,7 +106,8 @@ def terms_said(spec: VersionSpec) -> tuple[PriceTerms, ...]:
 
 
 def overage_rates(version: PlanVersion) -> Mapping[str, Decimal]:
-    """By unit: what one of it costs beyond the grants, in the plan's currency, where that is something."""
+    """By unit: what one of it costs beyond the grants, in the plan's currency; units that are not in it cost nothing
+    and are denied."""
     return _said(version).overage
 
 
@@ -181,7 +182,7 @@ def forget_published() -> None:
 def _read(version_id: int) -> _Said:
     found = Price.objects.filter(version=version_id).select_related("meter").prefetch_related("match").order_by("id")
     priced = [(price, price_terms(price)) for price in found]
-    rates = OverageTerm.objects.filter(version=version_id, unit_amount__gt=0).values_list("unit", "unit_amount")
+    rates = OverageTerm.objects.filter(version=version_id).values_list("unit", "unit_amount")
     return _Said(tuple(priced), dict(rates))
 
 

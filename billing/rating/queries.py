@@ -128,6 +128,15 @@ def lines_of(
     return found
 
 
+def tallied(segment: PlanSegment, item: PriceTerms) -> Tally[None]:
+    """The usage of one price in a plan segment so far. One query, and two more for a unique meter."""
+    cuts = _cuts([segment.starts_at, segment.ends_at], [(segment, item)])
+    [(rated, stretches)] = _stretches(segment.period.customer, cuts, [_rated(segment, item, _whole, cuts)])
+    for stretch in stretches:
+        rated.tally.add(*stretch)
+    return rated.tally
+
+
 def segments(period: BillingPeriod, cuts: Sequence[datetime]) -> list[Segment]:
     """What each line grew by between the cuts, which begin with the period's start, and between the changes of plan.
     Queries as in `lines`."""

@@ -52,6 +52,7 @@ def _saved(form: BudgetForm, reading: Reading) -> bool:
         "name": said["name"],
         "amount": said["amount"],
         "thresholds": _thresholds(budget, said["thresholds"]),
+        "stop_at_percent": said["stop_at"],
         "recipients": said["recipients"],
         "at": reading.at,
     }

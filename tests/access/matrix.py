@@ -113,6 +113,21 @@ OURS = [
     ("api/v1/budgets/<id:budget_id>", "DELETE", and_own(WRITE), "api/v1/budgets/{budget}"),
     ("api/v1/budgets/<id:budget_id>/test", "POST", and_own(WRITE), "api/v1/budgets/{budget}/test"),
     ("api/v1/alerts", "GET", own_rows(READ)),
+    # --- API: authorizations
+    ("api/v1/authorizations", "POST", operator_keys(WRITE)),
+    ("api/v1/authorizations/<id:public_id>", "GET", operator_keys(READ), "api/v1/authorizations/{hold}"),
+    (
+        "api/v1/authorizations/<id:public_id>/capture",
+        "POST",
+        operator_keys(WRITE),
+        "api/v1/authorizations/{hold}/capture",
+    ),
+    (
+        "api/v1/authorizations/<id:public_id>/release",
+        "POST",
+        operator_keys(WRITE),
+        "api/v1/authorizations/{hold}/release",
+    ),
     # --- API: pricing
     ("api/v1/plans", "GET", operator_keys(READ)),
     ("api/v1/plans", "POST", operator_keys(WRITE)),

@@ -1,10 +1,11 @@
 """One of everything that an address of the matrix names, all of it Acme's."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from accounts import invitation_links, services
 from accounts.models import Customer, Role
+from billing.authorizations.models import Authorization
 from billing.budgets import services as budgets
 from billing.credits import services as credits
 from billing.credits.models import GrantKind
@@ -38,7 +39,9 @@ def build(acme: Customer) -> dict[str, str]:
     ingest(event("seen", tokens=3, timestamp=LONG_AGO), at=LONG_AGO)
     fold(acme, at=LONG_AGO)
     grant = credits.grant(customer=acme, unit="credits", amount=Decimal(10), kind=GrantKind.PAID, at=NOW)
+    held = Authorization.objects.create(customer=acme, expires_at=later + timedelta(hours=1))
     return {
+        "hold": held.public_id,
         "budget": budget.public_id,
         "invited": invitation.public_id,
         "key": make_api_key(customer=acme)[0].public_id,

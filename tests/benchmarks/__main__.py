@@ -1,10 +1,18 @@
-"""python -m tests.benchmarks [ingest] [burst] [fold] [freshness] [pages] [stored]; stored only when it is named."""
+"""python -m tests.benchmarks [ingest] [burst] [fold] [freshness] [pages]
+[authorizations] [stored]; stored only when it is named."""
 
 import argparse
 
-from tests.benchmarks import burst, fold, freshness, ingest, pages, stage, stored
+from tests.benchmarks import authorizations, burst, fold, freshness, ingest, pages, stage, stored
 
-ALL = {"ingest": ingest.run, "burst": burst.run, "fold": fold.run, "freshness": freshness.run, "pages": pages.run}
+ALL = {
+    "ingest": ingest.run,
+    "burst": burst.run,
+    "fold": fold.run,
+    "freshness": freshness.run,
+    "pages": pages.run,
+    "authorizations": authorizations.run,
+}
 LONG = {"stored": stored.run}  # many minutes, and 10 GB of disk
 
 

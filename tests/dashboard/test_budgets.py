@@ -48,6 +48,21 @@ def test_an_owner_sets_a_budget_and_is_back_on_the_overview(owner):
     assert budget.recipients == ["owners"]
 
 
+def test_where_calls_stop_is_a_control_of_its_own(owner):
+    owner.post(FORM, SAID | {"stop_at": "120 %"})
+    assert Budget.objects.get().stop_at_percent == 120
+    assert "120\N{NO-BREAK SPACE}% ($2,400.00)" in owner.get(CARD).content.decode()
+    assert 'name="stop_at" value="120"' in owner.get(FORM).content.decode()
+
+    owner.post(FORM, SAID)
+    assert Budget.objects.get().stop_at_percent is None
+
+
+def test_a_stop_that_is_none_is_said_at_its_field(owner):
+    page = owner.post(FORM, SAID | {"stop_at": "-5"}).content.decode()
+    assert 'id="id_stop_at_error"' in page
+
+
 def test_the_form_is_a_page_of_its_own_with_usual_values(owner):
     page = owner.get(FORM).content.decode()
     assert "<html" in page

@@ -96,6 +96,21 @@ def test_thresholds_keep_their_id_when_they_are_sent_with_it(acme, ask):
     assert changed["recipients"] == made["recipients"]
 
 
+def test_where_a_budget_stops_is_set_changed_and_removed(acme, ask):
+    made = ask("post", BUDGETS, body(stop_at_percent="120.5")).json()
+    path = f"{BUDGETS}/{made['id']}"
+    assert made["stop_at_percent"] == "120.5"
+
+    assert ask("patch", path, {"stop_at_percent": 100}).json()["stop_at_percent"] == "100"
+    assert ask("patch", path, {"name": "Staging"}).json()["stop_at_percent"] == "100"
+    assert ask("patch", path, {"stop_at_percent": None}).json()["stop_at_percent"] is None
+
+
+@pytest.mark.parametrize("percent", ["0", "-1", "1000.01", "33.333"])
+def test_a_stop_is_a_percent_like_any_other(acme, ask, percent):
+    assert refused_fields(ask("post", BUDGETS, body(stop_at_percent=percent))) == ["stop_at_percent"]
+
+
 def test_a_deleted_budget_is_gone(acme, ask):
     made = ask("post", BUDGETS, body()).json()
 
@@ -112,7 +127,6 @@ def test_a_deleted_budget_is_gone(acme, ask):
         ("basis", {"basis": "credit_balance"}),
         ("scope", {"scope": {"meter": "tokens"}}),
         ("scope", {"scope": {"where": {"model": "large-2"}}}),
-        ("stop_at_percent", {"stop_at_percent": "100"}),
         ("thresholds.0.basis", {"thresholds": [{"basis": "forecast", "percent": "100"}]}),
         ("thresholds.0.below", {"thresholds": [{"below": "100"}]}),
         ("thresholds.0.spike", {"thresholds": [{"spike": {"factor": "3"}}]}),

@@ -46,7 +46,7 @@ def test_every_list_says_how_it_is_paged(operations):
 
 def test_what_only_has_its_neutral_value_so_far_says_which(schema):
     fields = schema["components"]["schemas"]
-    assert fields["BudgetBodyRequest"]["properties"]["stop_at_percent"]["anyOf"] == [{"type": "null"}]
+    assert fields["BudgetBodyRequest"]["properties"]["scope"]["anyOf"] == [{"const": {}}, {"const": {"where": {}}}]
 
 
 def test_every_operation_says_which_errors_it_may_answer_with(operations):
@@ -55,7 +55,7 @@ def test_every_operation_says_which_errors_it_may_answer_with(operations):
 
     assert errors("GET /api/v1/plans") == ["400", "401", "403", "406", "503"]
     assert errors("PATCH /api/v1/meters/{key}") == ["400", "401", "403", "404", "406", "409", "413", "415", "503"]
-    assert errors("POST /api/v1/events") == ["400", "401", "403", "404", "406", "411", "413", "415", "503"]
+    assert errors("POST /api/v1/events") == ["400", "401", "403", "404", "406", "411", "413", "415", "429", "503"]
     assert {"404", "422"} <= set(errors("GET /api/v1/customers/{key}/usage"))
 
 

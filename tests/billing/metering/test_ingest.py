@@ -9,6 +9,7 @@ import pytest
 from billing.metering import services
 from billing.metering.identity import member_digest
 from billing.metering.models import EventIdentity, RefusedItems, UnmatchedEvent, UsageDelta, UsageEvent
+from billing.metering.services import Ending
 from tests.factories import event, ingest, make_meter
 
 AT = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
@@ -209,13 +210,13 @@ def test_unmatched_events_are_stored_and_say_what_they_lack():
     assert ingest(event("a", "nobody"), at=AT).duplicate == 1
 
 
-def test_an_authorization_that_is_not_open_refuses_nothing():
-    answer = ingest(event("a", authorization="auth_1"), at=AT)
+def test_the_authorizations_that_stored_events_name_are_told():
+    sent = event("a", authorization="auth_1"), event("b", "nobody", authorization="auth_2"), event("c")
+    answer = ingest(*sent, at=AT)
 
-    assert answer.accepted == 1
-    assert answer.results == [
-        {"index": 0, "id": "a", "status": "accepted", "warning": "authorization_not_open"},
-    ]
+    assert (answer.accepted, answer.unmatched) == (2, 1)
+    assert answer.endings == [Ending(0, "a", "acme", "auth_1"), Ending(1, "b", "nobody", "auth_2")]
+    assert ingest(*sent, at=AT).endings == []
 
 
 @pytest.mark.parametrize(

@@ -2,5 +2,6 @@
 
 from headroom_client.client import Client, Stats
 from headroom_client.events import Event, Rejection
+from headroom_client.leases import Lease, Spending
 
-__all__ = ["Client", "Event", "Rejection", "Stats"]
+__all__ = ["Client", "Event", "Lease", "Rejection", "Spending", "Stats"]

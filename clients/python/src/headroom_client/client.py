@@ -14,12 +14,14 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from headroom_client.backlog import Backlog, Segment, holds_segments
 from headroom_client.events import Rejection, encode
+from headroom_client.leases import Lease
 from headroom_client.sending import Delivered, Later, Sender
 
 logger = logging.getLogger("headroom_client")
@@ -159,6 +161,23 @@ class Client:
         else:
             self._enqueue(event, line)
         return str(event["id"])
+
+    def lease(
+        self, *, customer: str, unit: str, amount: Decimal | int | str, minutes: float = 5, call_seconds: float = 60
+    ) -> Lease:
+        """Hold `amount` of a customer's unit on the server, renewed ahead, and spend it here call by call.
+
+        The key needs the scope billing:write as well. Raises ValueError for settings that cannot work. See `Lease`.
+        """
+        return Lease(
+            self._sender.ask,
+            self.flush,
+            customer=customer,
+            unit=unit,
+            amount=amount,
+            minutes=minutes,
+            call_seconds=call_seconds,
+        )
 
     def flush(self, timeout: float = 5.0) -> bool:
         """Send what was recorded until now, and what ended processes left, without waiting for a full batch.

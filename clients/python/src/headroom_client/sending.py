@@ -53,11 +53,10 @@ class Sender:
         context: ssl.SSLContext | None,
         proxies: Mapping[str, str] | None,
     ) -> None:
-        self._url = f"{url.rstrip('/')}/api/v1/events"
+        self._url = f"{url.rstrip('/')}/api/v1"
         self._headers = {
             "Authorization": f"Bearer {api_key}",
             "Content-Type": "application/json",
-            "Content-Encoding": "gzip",
             "User-Agent": "headroom-client-python",
         }
         self._timeout = timeout
@@ -68,7 +67,7 @@ class Sender:
     def send(self, lines: Sequence[bytes]) -> Delivered | Later:
         """Send events once. A body that is refused as a whole is halved until the event that spoils it is alone."""
         try:
-            status, headers, body = self._post(b'{"events":[' + b",".join(lines) + b"]}")
+            status, headers, body = self._post("/events", b'{"events":[' + b",".join(lines) + b"]}", compress=True)
         except (OSError, HTTPException) as error:
             return Later(f"{type(error).__name__}: {error}")
         if status == OK:
@@ -90,9 +89,26 @@ class Sender:
             return second  # the first half will be sent again, as duplicates
         return Delivered(first.counts + second.counts, first.rejections + second.rejections)
 
-    def _post(self, body: bytes) -> tuple[int, Message, bytes]:
+    def ask(self, path: str, question: Mapping[str, Any], key: str | None = None) -> tuple[int, dict[str, Any]]:
+        """POST a question once, under an Idempotency-Key if one is given; status and answer. Raises OSError,
+        HTTPException, or ValueError for an answer that is no JSON object."""
+        status, _, body = self._post(path, json.dumps(question).encode(), key=key)
+        answer = json.loads(body)
+        if not isinstance(answer, dict):
+            raise ValueError(f"{status} with an answer that is not Headroom's")
+        return status, answer
+
+    def _post(
+        self, path: str, body: bytes, *, compress: bool = False, key: str | None = None
+    ) -> tuple[int, Message, bytes]:
+        headers = dict(self._headers)
+        if compress:
+            headers["Content-Encoding"] = "gzip"
+            body = gzip.compress(body, COMPRESSION)
+        if key is not None:
+            headers["Idempotency-Key"] = key
         request = Request(  # noqa: S310 -- the client checks the scheme of its address
-            self._url, data=gzip.compress(body, COMPRESSION), headers=self._headers, method="POST"
+            self._url + path, data=body, headers=headers, method="POST"
         )
         try:
             with self._opener.open(request, timeout=self._timeout) as answer:
