@@ -16,6 +16,7 @@ from billing.clock import now
 from billing.cycle.preview import Charged, Preview, percent, preview, preview_everyone
 from billing.money import CONTEXT, display, plain
 from billing.pricing import queries, services
+from billing.pricing.comparing import condition_in_words
 from billing.pricing.forms import PriceForms
 from billing.pricing.models import PlanVersion
 from billing.pricing.schemes import figure
@@ -161,7 +162,7 @@ def _parts(found: Preview, currency: str) -> list[Change]:
 def _lines(found: Preview) -> list[dict[str, str]]:
     return [
         {
-            "name": line.price.key if not line.row else f"{line.price.key}, row {line.row}",
+            "name": line.price.key if not line.row else f"{line.price.key}, {condition_in_words(line.terms)}",
             "quantity": figure(line.quantity),
             "amount": f"{figure(line.amount)} {line.unit}",
             "explanation": line.rated.explanation,

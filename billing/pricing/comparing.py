@@ -111,14 +111,14 @@ def _whole(price: PriceSpec) -> str:
 
 def _rows(key: str, old: Terms, new: Terms) -> Iterator[str]:
     yield from _changed(f"{key}", row_in_words(old.default, old.unit), row_in_words(new.default, new.unit))
-    before, after = ({_condition(row): row for row in terms.match} for terms in (old, new))
+    before, after = ({condition_in_words(row): row for row in terms.match} for terms in (old, new))
     for condition in dict.fromkeys([*before, *after]):
         was = row_in_words(before[condition], old.unit) if condition in before else "as everything else"
         is_ = row_in_words(after[condition], new.unit) if condition in after else "as everything else"
         yield from _changed(f"{key}, {condition}", was, is_)
 
 
-def _condition(row: Row) -> str:
-    """The same condition reads the same, however its dimensions and values were ordered."""
+def condition_in_words(row: Row) -> str:
+    """A match row's condition, such as "model = mini | nano": the same however dimensions and values were ordered."""
     where = {name: sorted(values, key=lambda value: (value is None, value or "")) for name, values in row.where.items()}
     return format_where(dict(sorted(where.items())))
