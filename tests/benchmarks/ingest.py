@@ -4,10 +4,11 @@ import itertools
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import psycopg
 from django.db import connections
@@ -21,7 +22,7 @@ BATCH = 1_000  # rows a commit of the baseline
 RAW_EVENTS = 30_000
 SPREAD = 1_000  # customers, where they send alike
 WAITING = """
-SELECT count(*) FROM pg_stat_activity
+SELECT wait_event FROM pg_stat_activity
 WHERE datname = current_database() AND wait_event_type = 'Lock' AND query NOT LIKE 'COPY bench_raw%'
 """
 RAW = """
@@ -58,7 +59,7 @@ def run() -> None:
             for load in LOADS:
                 _compare(server, load, secret)
             _compare_customers(server, secret)
-    print(f"waits for locks in {waits.samples:,} samples of pg_stat_activity: {waits.found}")
+    print(f"waits for locks in {waits.samples:,} samples of pg_stat_activity: {dict(waits.found) or 'none'}")
 
 
 def _compare(server: Web, load: Load, secret: str) -> None:
@@ -98,10 +99,10 @@ def take(
 
 @dataclass
 class Waits:
-    """How often was looked, and who was seen waiting for a lock that somebody else held."""
+    """How often was looked, and how often a session waited for a lock that another one held, by what was locked."""
 
     samples: int = 0
-    found: int = 0
+    found: Counter[str] = field(default_factory=Counter)
 
 
 @contextmanager
@@ -113,7 +114,7 @@ def lock_waits() -> Iterator[Waits]:
         with psycopg.connect(addresses()["DATABASE_OWNER_URL"], autocommit=True) as watcher:
             while not ended.wait(0.02):
                 waits.samples += 1
-                waits.found += watcher.execute(WAITING).fetchall()[0][0]
+                waits.found.update(kind for (kind,) in watcher.execute(WAITING))
 
     with ThreadPoolExecutor(1) as pool:
         watching = pool.submit(watch)

@@ -41,7 +41,8 @@ def run() -> None:
         take(server, Load(30, 100, 8), secret)  # warm
         empty = _rates(server, secret)
         for held in _filled():
-            print(f"{held:,} events are stored", end="\r", flush=True)
+            print(f"\r{held:,} events are stored", end="", flush=True)
+        print()
         full = _rates(server, secret)
     print(f"empty {empty[0]:,.0f} events/s, with {STORED:,} stored {full[0]:,.0f}: ratio {full[0] / empty[0]:.2f}")
     print(f"processor time an event, web and database: {empty[1]:.0f} us, {full[1]:.0f} us")
@@ -64,5 +65,4 @@ def _filled() -> Iterator[int]:
             cursor.execute(FILL, {"first": first, "last": last})
             yield last
         cursor.execute("VACUUM ANALYZE billing_eventidentity, billing_usageevent")
-        cursor.execute("CHECKPOINT")
     connections.close_all()
