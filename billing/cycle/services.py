@@ -40,6 +40,7 @@ def subscribe(
     starts_at: datetime,
     anchor_day: int | None = None,
     anchor_month: int | None = None,
+    beside: Subscription | None = None,
     at: datetime,
 ) -> Subscription:
     """Start a subscription, as `subscriptions.services.start`, and do at once all that is due with it."""
@@ -49,6 +50,7 @@ def subscribe(
         starts_at=starts_at,
         anchor_day=anchor_day,
         anchor_month=anchor_month,
+        beside=beside,
         at=at,
     )
     advance(customer_id=customer.pk, at=at)

@@ -43,6 +43,9 @@ class SubscriptionBody(StrictSerializer):
     starts_at = InstantField(required=False, help_text="Rounded down to a quarter hour; now when absent.")
     anchor_day = serializers.IntegerField(required=False, allow_null=True, min_value=1, max_value=31)
     anchor_month = serializers.IntegerField(required=False, allow_null=True, min_value=1, max_value=12)
+    beside = serializers.CharField(
+        required=False, max_length=40, help_text="Of an add-on: id of the subscription that it is added to."
+    )
 
 
 class _WhenBody(StrictSerializer):
@@ -89,6 +92,7 @@ class SubscriptionAnswer(serializers.Serializer[Any]):
     trial_ends_at = InstantField(allow_null=True)
     anchor_day = serializers.IntegerField()
     anchor_month = serializers.IntegerField(allow_null=True)
+    beside = serializers.CharField(allow_null=True, help_text="Of an add-on: what it is added to, and billed with.")
     current_period = PeriodAnswer(allow_null=True, help_text="The open billing period.")
     scheduled_change = ScheduledChangeAnswer(
         allow_null=True, help_text="What waits for the period's end. Changing to the present version calls it off."
@@ -127,6 +131,7 @@ class SubscriptionsView(ApiView):
             starts_at=body.get("starts_at", at),
             anchor_day=body.get("anchor_day"),
             anchor_month=body.get("anchor_month"),
+            beside=_beside(body.get("beside"), customer),
             at=at,
         )
         return _answer(subscription, status=201)
@@ -203,6 +208,15 @@ def _answer(subscription: Subscription, status: int = 200) -> Response:
     return Response(shown_subscription(queries.subscriptions().get(pk=subscription.pk)), status=status)
 
 
+def _beside(public_id: str | None, customer: Customer) -> Subscription | None:
+    if public_id is None:
+        return None
+    found = queries.subscriptions(customer).filter(public_id=public_id).first()
+    if found is None:
+        raise invalid("beside", "This customer has no such subscription.")
+    return found
+
+
 def shown_subscription(subscription: Subscription) -> dict[str, Any]:
     """Of `queries.subscriptions`, which has read all of it."""
     period = queries.open_period(subscription)
@@ -217,6 +231,7 @@ def shown_subscription(subscription: Subscription) -> dict[str, Any]:
         "trial_ends_at": _instant(subscription.trial_ends_at),
         "anchor_day": subscription.anchor_day,
         "anchor_month": subscription.anchor_month,
+        "beside": subscription.beside and subscription.beside.public_id,
         "current_period": period
         and {
             "starts_at": plain_instant(period.starts_at),

@@ -20,7 +20,7 @@ SEGMENTS: Final = Prefetch("plan_segments", PlanSegment.objects.select_related("
 
 def subscriptions(customer: Customer | None = None) -> QuerySet[Subscription]:
     """Those of a customer, or of all, oldest first; with their open period and its plan segments."""
-    parts = ("customer__test_clock", "version__plan", "next_version__plan")
+    parts = ("customer__test_clock", "version__plan", "next_version__plan", "beside__version__plan")
     found = Subscription.objects.select_related(*parts).order_by("starts_at", "id")
     opened = BillingPeriod.objects.filter(status=PeriodStatus.OPEN).prefetch_related(SEGMENTS)
     found = found.prefetch_related(Prefetch("periods", opened, to_attr="open_periods"))

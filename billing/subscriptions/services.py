@@ -6,6 +6,7 @@ from typing import Final, Literal, cast
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.db.models import QuerySet
 
 from accounts.models import Customer
 from billing.errors import Conflict
@@ -22,6 +23,7 @@ from billing.periods import (
     whole_first_period,
 )
 from billing.pricing.models import PlanVersion, Price, VersionStatus
+from billing.subscriptions.add_ons import add_on_errors, same_periods, unlike
 from billing.subscriptions.models import BillingPeriod, PeriodStatus, PlanSegment, Subscription, SubscriptionStatus
 from billing.subscriptions.queries import GRACE, versions_between
 
@@ -38,29 +40,35 @@ def start(
     starts_at: datetime,
     anchor_day: int | None = None,
     anchor_month: int | None = None,
+    beside: Subscription | None = None,
     at: datetime,
 ) -> Subscription:
     """Put the customer on the version from the quarter hour of `starts_at` on, and open the first period.
 
     Periods begin on `anchor_day` (1-31) and, for yearly plans, in `anchor_month`; by default on the start's own
     day. A trial is a period of its own before them, and they begin by default on the day of its end. Earlier periods
-    that are over by `at` are opened by `roll`. Raises ValidationError by field, Conflict `meter_already_priced`.
+    that are over by `at` are opened by `roll`. An add-on is put `beside` the subscription that it is added to, and ends
+    its periods where that does. Raises ValidationError by field, Conflict `meter_already_priced`.
     """
     claim(customer_id=customer.pk)
     starts_at = quarter_floor(starts_at)
+    if errors := add_on_errors(customer, version, beside, starts_at):
+        raise ValidationError(errors)
     _check(customer, version, starts_at=starts_at, anchor_day=anchor_day, anchor_month=anchor_month, at=at)
     _check_meters(customer, version, starts_at)
     zone = _zone(customer.pk)
     trial_ends_at = starts_at + timedelta(days=version.trial_days)
-    anchored_on = local_date(trial_ends_at, zone)
+    anchored_on = beside.anchored_on if beside else local_date(trial_ends_at, zone)
     subscription = Subscription.objects.create(
         customer=customer,
         version=version,
+        beside=beside,
         starts_at=starts_at,
+        ends_at=beside.ends_at if beside else None,
         trial_ends_at=trial_ends_at if version.trial_days else None,
         anchored_on=anchored_on,
-        anchor_day=anchor_day or anchored_on.day,
-        anchor_month=anchor_month,
+        anchor_day=beside.anchor_day if beside else anchor_day or anchored_on.day,
+        anchor_month=beside.anchor_month if beside else anchor_month,
         created_at=at,
     )
     if version.trial_days:
@@ -97,9 +105,12 @@ def change(*, subscription: Subscription, version: PlanVersion, when: When, at: 
 def cancel(*, subscription: Subscription, when: When, at: datetime) -> Subscription:
     """End the subscription at the start of the quarter hour of `at`, or with the billing period.
 
-    One that is cancelled in its first quarter hour never was. Raises Conflict `subscription_ended`.
+    One that is cancelled in its first quarter hour never was. Its add-ons end with it. Raises Conflict
+    `subscription_ended`.
     """
     subscription = _claimed(subscription, at)
+    for add_on in _add_ons(subscription):
+        cancel(subscription=add_on, when=when, at=at)
     period = _open_period(subscription)
     if when == "period_end":
         subscription.ends_at = period.ends_at
@@ -116,8 +127,8 @@ def cancel(*, subscription: Subscription, when: When, at: datetime) -> Subscript
 
 @transaction.atomic
 def resume(*, subscription: Subscription, at: datetime) -> Subscription:
-    """Take back a cancellation that waits for the period's end. Raises Conflict `subscription_ended`,
-    `not_cancelled`, `meter_already_priced`."""
+    """Take back a cancellation that waits for the period's end, with the add-ons that would have ended then. Raises
+    Conflict `subscription_ended`, `not_cancelled`, `meter_already_priced`."""
     subscription = _claimed(subscription, at)
     if subscription.ends_at is None:
         raise Conflict("This subscription is not cancelled, so there is nothing to resume.", code="not_cancelled")
@@ -125,6 +136,8 @@ def resume(*, subscription: Subscription, at: datetime) -> Subscription:
     for version in filter(None, (subscription.version, subscription.next_version)):
         _check_meters(subscription.customer, version, ended_at, subscription=subscription)
     subscription.save(update_fields=["ends_at"])
+    for add_on in _add_ons(subscription).filter(ends_at=ended_at):
+        resume(subscription=add_on, at=at)
     publish(customer_id=subscription.customer_id)
     return subscription
 
@@ -175,7 +188,7 @@ def _follow(subscription: Subscription, period: BillingPeriod) -> BillingPeriod:
         subscription.save(update_fields=["version", "next_version"])
     if period.ends_at == subscription.trial_ends_at:
         return _open_anew(subscription, period.ends_at, zone, period.ends_at)
-    if after is not None and not _same_periods(before, after):
+    if after is not None and not same_periods(before, after):
         _anchor_anew(subscription, period.ends_at, zone)
         return _open_anew(subscription, period.ends_at, zone, period.ends_at)
     interval = next_period(_anchor(subscription), zone, period.ends_at)
@@ -255,7 +268,7 @@ def _change_now(subscription: Subscription, version: PlanVersion, at: datetime) 
     period = _open_period(subscription)
     starts_at = max(quarter_floor(at), period.starts_at)
     in_trial = period.ends_at == subscription.trial_ends_at
-    if in_trial or _same_periods(subscription.version, version):
+    if in_trial or same_periods(subscription.version, version):
         _begin_segment(period, version, starts_at, at)
         period.version = version
         period.save(update_fields=["version"])
@@ -320,10 +333,6 @@ def _end_early(period: BillingPeriod, ends_at: datetime) -> None:
         track(customer_id=period.customer_id, starts_at=period.starts_at, ends_at=ends_at)
 
 
-def _same_periods(one: PlanVersion, other: PlanVersion) -> bool:
-    return (one.interval, one.interval_count) == (other.interval, other.interval_count)
-
-
 # --- what may be ----------------------------------------------------------------------------------------------
 
 
@@ -360,8 +369,18 @@ def _check_change(subscription: Subscription, version: PlanVersion, at: datetime
     if present != wanted:
         detail = f"This subscription is billed in {present}, that plan in {wanted}. Cancel it and start another one."
         errors["plan"] = detail
+    if version.plan.is_add_on != subscription.version.plan.is_add_on:
+        errors["plan"] = "An add-on is changed to another add-on, and a plan to another plan."
+    if subscription.beside is not None:
+        errors |= unlike(version, subscription.beside.version)
+    elif not same_periods(version, subscription.version) and _add_ons(subscription).exists():
+        errors["plan"] = "This subscription has add-ons with other billing periods. Cancel those first."
     if errors:
         raise ValidationError(errors)
+
+
+def _add_ons(subscription: Subscription) -> QuerySet[Subscription]:
+    return subscription.add_ons.filter(status=SubscriptionStatus.ACTIVE)
 
 
 def _version_errors(customer: Customer, version: PlanVersion, at: datetime) -> dict[str, str]:

@@ -58,6 +58,7 @@ def test_a_new_subscription_says_where_it_stands(started):
         "trial_ends_at": None,
         "anchor_day": 1,
         "anchor_month": None,
+        "beside": None,
         "current_period": {
             "starts_at": "2026-06-01T00:00:00Z",
             "ends_at": "2026-07-01T00:00:00Z",
@@ -65,6 +66,18 @@ def test_a_new_subscription_says_where_it_stands(started):
         },
         "scheduled_change": None,
     }
+
+
+def test_an_add_on_names_what_it_is_added_to(ask, started):
+    make_version(make_plan("extra", is_add_on=True), base_fee=Decimal(5))
+
+    added = ask("post", "", {"customer": "globex", "plan": "extra", "beside": started["id"]}).json()
+
+    assert added["beside"] == started["id"]
+    assert added["current_period"]["ends_at"] == started["current_period"]["ends_at"]
+    for wrong in ({}, {"beside": "sub_nobody"}):
+        refused = ask("post", "", {"customer": "globex", "plan": "extra", **wrong})
+        assert [error["field"] for error in refused.json()["errors"]] == ["beside"]
 
 
 def test_a_change_now_answers_with_both_segments(ask, started):
