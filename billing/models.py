@@ -4,6 +4,7 @@ from billing.authorizations.models import Authorization, Hold, HoldAccount
 from billing.budgets.models import Alert, Budget, Threshold
 from billing.credits.models import (
     AllocationCell,
+    BilledLine,
     CreditGrant,
     LedgerAccount,
     LedgerEntry,
@@ -53,6 +54,7 @@ __all__ = [
     "AllocationCell",
     "ArchivedMonth",
     "Authorization",
+    "BilledLine",
     "BillingPeriod",
     "BooksCheck",
     "Budget",

@@ -11,7 +11,16 @@ from typing import Final, Literal
 
 from billing import money
 from billing.credits.models import GrantKind
-from billing.credits.statements import Fee, Overage, PeriodStatement, RowMinimum, Source, SpendMinimum, explanation
+from billing.credits.statements import (
+    Fee,
+    Late,
+    Overage,
+    PeriodStatement,
+    RowMinimum,
+    Source,
+    SpendMinimum,
+    explanation,
+)
 from billing.cycle.bridge import Bridge
 from billing.pricing import comparing
 from billing.pricing.models import CreditEvery, FeeTiming, PlanVersion
@@ -57,7 +66,7 @@ class PartView:
 class InvoiceRow:
     """A row of the upcoming invoice. `amount` is exact, `rounded` what is invoiced; `address` leads to its events."""
 
-    kind: Literal["usage", "overage", "fee", "true_up"]
+    kind: Literal["usage", "overage", "fee", "true_up", "late_adjustment"]
     name: str
     note: str
     unit: str
@@ -277,7 +286,9 @@ def _rows(rows: Iterable[Row[Source]], unit: str) -> Iterator[InvoiceRow]:
         )
 
 
-type _Described = tuple[Literal["usage", "overage", "fee", "true_up"], str, str, PlanVersion, Line | None]
+type _Described = tuple[
+    Literal["usage", "overage", "fee", "true_up", "late_adjustment"], str, str, PlanVersion, Line | None
+]
 
 
 def _described(source: Source) -> _Described:
@@ -296,6 +307,10 @@ def _described(source: Source) -> _Described:
             return "true_up", f"Up to the minimum of {line_name(line)}", "", _of(line), line
         case SpendMinimum(version=version):
             return "true_up", f"Up to the minimum spend of {version.plan.name}", "", version, None
+        case Late(billed=billed, version=version):
+            since, until = (f"{at:%-d %b %Y}" for at in (billed.segment.starts_at, billed.segment.ends_at))
+            name = f"Late usage of {billed.price.meter.name}, {since} to {until}"
+            return "late_adjustment", name, f"{figure(billed.quantity)} {billed.price.meter.unit}", version, None
 
 
 def _of(line: Line) -> PlanVersion:

@@ -14,7 +14,7 @@ from accounts.ids import new_id
 from accounts.models import Customer, User
 from billing.fields import amount_field, finite, not_negative, ordered, positive
 from billing.pricing.models import CreditTerm, Price
-from billing.subscriptions.models import BillingPeriod
+from billing.subscriptions.models import BillingPeriod, PlanSegment
 
 
 class GrantKind(models.TextChoices):
@@ -285,3 +285,35 @@ class LedgerSeal(models.Model):
 
     def __str__(self) -> str:
         return f"{self.customer_id}/{self.number}: {self.digest[:12]}"
+
+
+class BilledLine(models.Model):
+    """What was billed of a line, and in which billing period. Append-only.
+
+    When a period has closed, its lines are billed in it and are frozen. What usage, corrections or grants that come
+    later change of them is a late adjustment: another row of the same line, billed in the period that is open by then
+    (`period` is null where none is: nobody is billed). A line's rows add up to the line as it is now.
+    """
+
+    period = models.ForeignKey(BillingPeriod, on_delete=models.PROTECT, null=True, related_name="billed_lines")
+    segment = models.ForeignKey(PlanSegment, on_delete=models.PROTECT, related_name="billed_lines")
+    price = models.ForeignKey(Price, on_delete=models.PROTECT, related_name="+")
+    row = models.PositiveIntegerField(help_text="0 is the default row, n the n-th match row.")
+    unit = models.CharField(max_length=32)
+    quantity = amount_field()
+    events = models.BigIntegerField()
+    amount = amount_field()
+    covered = amount_field(help_text="What grants paid of it.")
+    beyond = amount_field(help_text="What no grant paid of it.")
+    overage = amount_field(help_text="What that costs in the plan's currency, where the line is in credits.")
+    recorded_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            finite(name, f"billed_line_{name}_is_finite")
+            for name in ("quantity", "amount", "covered", "beyond", "overage")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.amount} {self.unit}"

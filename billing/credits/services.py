@@ -15,6 +15,7 @@ from django.db import OperationalError, connection, transaction
 from accounts.ids import new_id
 from accounts.models import Customer, User
 from billing.credits import plan_credits, sealing, settlement
+from billing.credits.billed import bill
 from billing.credits.booking import total_of
 from billing.credits.ledger import Move, Posting, account, post
 from billing.credits.models import WITHDRAWN, AccountKind, CreditGrant, GrantKind, Settlement, TransactionCode
@@ -257,6 +258,7 @@ def _settle(states: Sequence[Settlement], at: datetime) -> set[int]:
             moved = settlement.settle(states, at)
             if moved:
                 _check_balance_now()
+            bill(states, at)
     except OperationalError:
         raise  # a busy database says nothing about the books: all of it is done again
     except Exception as error:

@@ -3,16 +3,15 @@
 It lists the billing periods of the subscription's add-ons that begin in it as well.
 """
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from django.db.models import Sum
-
-from billing.credits.models import AllocationCell, CreditGrant
-from billing.money import CONTEXT, ZERO, exact, quantise
+from billing.credits.billed import NONE, adjustments, as_billed, line_id, of_segments
+from billing.credits.models import BilledLine
+from billing.credits.paid import Applied, Paid
+from billing.money import CONTEXT, ZERO, quantise
 from billing.pricing.models import FeeTiming, PlanVersion
 from billing.pricing.queries import overage_rates
 from billing.pricing.schemes import figure
@@ -22,8 +21,7 @@ from billing.subscriptions.coupons import offers
 from billing.subscriptions.models import BillingPeriod, PlanSegment
 from billing.subscriptions.queries import periods, segments_of
 
-type Source = Line | Overage | Fee | RowMinimum | SpendMinimum
-type LineId = tuple[int, int, int]  # plan segment, price, row
+type Source = Line | Overage | Fee | RowMinimum | SpendMinimum | Late
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +86,16 @@ class SpendMinimum:
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
-    """What a grant paid of the period's usage, in the grant's unit."""
+class Late:
+    """What a line of an earlier period, which was closed by then, changed by. `is_overage`: its credits beyond the
+    grants, in the plan's currency."""
 
-    grant: CreditGrant
-    amount: Decimal
+    billed: BilledLine
+    is_overage: bool
+
+    @property
+    def version(self) -> PlanVersion:
+        return self.billed.segment.version
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,20 +130,26 @@ def explanation(row: Row[Source]) -> str:
             return lack if line.unit == line.segment.version.plan.currency else f"({lack}) x {figure(rate)}"
         case SpendMinimum(minimum=minimum):
             return f"{figure(minimum)} minimum - {figure(CONTEXT.subtract(minimum, row.amount))} charged"
+        case Late(billed=billed, is_overage=is_overage):
+            more = (
+                f"{figure(billed.beyond)} more beyond the grants" if is_overage else f"{figure(billed.quantity)} more"
+            )
+            return f"{more} than was billed when its period closed"
 
 
 def period_statement(period: BillingPeriod, *, at: datetime) -> PeriodStatement:
     """The statement of the period as it is counted and settled. A fixed number of queries for each subscription."""
     covered = _covered(period)
-    paid = _Paid(covered)
-    rated = [line for each in covered for line in lines(each)]
+    paid = Paid(covered)
+    rated = _as_billed([line for each in covered for line in lines(each)], covered, paid)
+    late = adjustments(covered)
     currency = period.version.plan.currency
-    units = [currency, *sorted({line.unit for line in rated} - {currency})]
+    units = [currency, *sorted({*(line.unit for line in rated), *(row.unit for row in late)} - {currency})]
     return PeriodStatement(
         period=period,
         covered=covered,
         runs=at < period.ends_at,
-        units=[_statement(unit, currency, covered, rated, paid) for unit in units],
+        units=[_statement(unit, covered, rated, paid, late) for unit in units],
         applied=paid.applied(),
     )
 
@@ -152,14 +161,44 @@ def _covered(period: BillingPeriod) -> list[BillingPeriod]:
     return [period, *beside.order_by("subscription_id", "starts_at")]
 
 
+def _as_billed(rated: Sequence[Line], covered: Sequence[BillingPeriod], paid: Paid) -> list[Line]:
+    """Lines of closed periods as they were frozen, and what was paid of them by then."""
+    frozen = [period for period in covered if period.billed_at is not None]
+    if not frozen:
+        return list(rated)
+    figures = of_segments(frozen, period__in=covered)
+    found: list[Line] = []
+    for line in rated:
+        if line.period.billed_at is None:
+            found.append(line)
+            continue
+        billed = figures.get(line_id(line), NONE)
+        paid.settle(line, covered=billed.covered, beyond=billed.beyond)
+        found.append(as_billed(line, billed))
+    return found
+
+
+def late_charges(rows: Iterable[BilledLine], unit: str, currency: str) -> list[Charge[Source]]:
+    """What late adjustments come to in this unit: usage in it; for the currency also credits beyond the grants."""
+    own = [Charge[Source](Late(row, False), row.amount, row.covered) for row in rows if row.unit == unit]
+    beyond = [Charge[Source](Late(row, True), row.overage) for row in rows if row.overage and unit == currency]
+    return [*own, *beyond]
+
+
 def _statement(
-    unit: str, currency: str, covered: Sequence[BillingPeriod], rated: Sequence[Line], paid: "_Paid"
+    unit: str,
+    covered: Sequence[BillingPeriod],
+    rated: Sequence[Line],
+    paid: Paid,
+    adjusted: Sequence[BilledLine],
 ) -> Statement[Source]:
+    currency = covered[0].version.plan.currency
+    late = late_charges(adjusted, unit, currency)
     usage: list[Charge[Source]] = [
         Charge(line, line.amount, paid.of(line), line.segment.pk) for line in rated if line.unit == unit
     ]
     if unit != currency:
-        return statement(unit, usage=usage)
+        return statement(unit, usage=usage, late=late)
     parts = [segment for period in covered for segment in segments_of(period)]
     rates = {part.pk: overage_rates(part.version) for part in parts}
     usage += _overage(rated, rates, paid)
@@ -167,6 +206,7 @@ def _statement(
         unit,
         usage=usage,
         fees=_fees(parts),
+        late=late,
         minimums=[*_row_minimums(rated, rates, unit), *_spend_minimums(parts)],
         offers=offers(covered[0]),
     )
@@ -175,7 +215,7 @@ def _statement(
 type Rates = Mapping[int, Mapping[str, Decimal]]  # by plan segment and unit: what one of it costs beyond the grants
 
 
-def _overage(rated: Sequence[Line], rates: Rates, paid: "_Paid") -> Iterator[Charge[Source]]:
+def _overage(rated: Sequence[Line], rates: Rates, paid: Paid) -> Iterator[Charge[Source]]:
     for line in rated:
         rate, credits = rates[line.segment.pk].get(line.unit, ZERO), paid.beyond(line)
         if rate and credits:
@@ -202,37 +242,3 @@ def _spend_minimums(parts: Sequence[PlanSegment]) -> Iterator[Minimum[Source]]:
         if part.version.minimum_spend is not None and not part.is_trial:
             minimum = part.share.of(part.version.minimum_spend)
             yield Minimum(SpendMinimum(part.version, minimum, part.starts_at, part.ends_at), minimum, part.pk)
-
-
-class _Paid:
-    """What grants paid of each line and what is beyond them, by the cells."""
-
-    @exact()
-    def __init__(self, covered: Sequence[BillingPeriod]) -> None:
-        self._of: dict[LineId, Decimal] = defaultdict(Decimal)
-        self._beyond: dict[LineId, Decimal] = defaultdict(Decimal)
-        self._by_grant: dict[int, Decimal] = defaultdict(Decimal)
-        parts = {period.pk: segments_of(period) for period in covered}
-        places = "period", "segment_starts_at", "price", "row", "grant"
-        cells = AllocationCell.objects.filter(period__in=covered).values_list(*places)
-        for period, starts_at, price, row, grant, amount in cells.annotate(Sum("posted")).order_by("grant"):
-            part = next((one.pk for one in parts[period] if one.starts_at <= starts_at < one.ends_at), 0)
-            if grant is None:
-                self._beyond[part, price, row] += amount
-            else:
-                self._of[part, price, row] += amount
-                self._by_grant[grant] += amount
-
-    def of(self, line: Line) -> Decimal:
-        return self._of.get(_id(line), ZERO)
-
-    def beyond(self, line: Line) -> Decimal:
-        return self._beyond.get(_id(line), ZERO)
-
-    def applied(self) -> list[Applied]:
-        grants = CreditGrant.objects.in_bulk(self._by_grant.keys())
-        return [Applied(grants[pk], amount) for pk, amount in self._by_grant.items() if amount]
-
-
-def _id(line: Line) -> LineId:
-    return line.segment.pk, line.price.pk, line.row

@@ -13,9 +13,10 @@ from typing import Final
 
 from django.db.models import Case, DecimalField, F, Q, Sum, When
 
-from billing.credits.models import AccountKind, Direction, LedgerEntry
+from billing.credits.billed import adjustments, billed_elsewhere
+from billing.credits.models import AccountKind, BilledLine, Direction, LedgerEntry
 from billing.credits.queries import spend_series
-from billing.credits.statements import PeriodStatement, Source
+from billing.credits.statements import PeriodStatement, Source, late_charges
 from billing.money import CONTEXT, ZERO, exact, total
 from billing.rating.statement import Statement
 from billing.subscriptions.models import BillingPeriod
@@ -48,18 +49,30 @@ class Bridge:
 def bridges(found: PeriodStatement) -> list[Bridge]:
     """One per unit of the statement. Read it and this in one snapshot."""
     applied = _applied(found.covered)
-    return [_bridge(found, one, applied.get(one.unit, ZERO)) for one in found.units]
+    elsewhere, here = billed_elsewhere(found.covered), adjustments(found.covered)
+    return [_bridge(found, one, applied.get(one.unit, ZERO), elsewhere, here) for one in found.units]
 
 
-def _bridge(found: PeriodStatement, one: Statement[Source], applied: Decimal) -> Bridge:
+@exact()
+def _bridge(
+    found: PeriodStatement,
+    one: Statement[Source],
+    applied: Decimal,
+    elsewhere: Sequence[BilledLine],
+    here: Sequence[BilledLine],
+) -> Bridge:
+    """What came late is in the usage and the ledger of its own period, and in the bill of another one."""
+    late = late_charges(elsewhere, one.unit, found.main.unit)
     return Bridge(
         unit=one.unit,
         usage=_usage(found.covered, one.unit),
         fees=one.fees,
         true_ups=one.true_ups,
-        late_adjustments=one.late_adjustments,
+        late_adjustments=one.late_adjustments - total(charge.amount for charge in late),
         discounts=one.discounts,
-        credits_applied=applied,
+        credits_applied=applied
+        - total(charge.credits for charge in late)
+        + total(row.covered for row in here if row.unit == one.unit),
         tax=one.tax,
         rounding=one.rounding,
         amount_due=one.amount_due,

@@ -11,10 +11,11 @@ from rest_framework.response import Response
 
 from accounts.models import Customer
 from billing.clock import now
+from billing.credits.paid import Applied
 from billing.credits.queries import settled_through
 from billing.credits.statements import (
-    Applied,
     Fee,
+    Late,
     Overage,
     PeriodStatement,
     RowMinimum,
@@ -64,7 +65,10 @@ class BridgeQuery(UpcomingQuery):
 
 
 class LineAnswer(serializers.Serializer[Any]):
-    kind = serializers.ChoiceField(["usage", "overage"], help_text="overage: credits used beyond the grants.")
+    kind = serializers.ChoiceField(
+        ["usage", "overage", "late_adjustment"],
+        help_text="overage: credits used beyond the grants. late_adjustment: of an earlier period, which was closed.",
+    )
     price = KeyField()
     row = serializers.IntegerField(help_text="0 is the price's default, n its nth match row.")
     meter = KeyField()
@@ -272,7 +276,10 @@ def shown_statement(found: PeriodStatement) -> dict[str, Any]:
     main = found.main
     return {
         "unit": main.unit,
-        "lines": [_shown_line(row) for one in found.units for row in one.usage_rows],
+        "lines": [
+            *(_shown_line(row) for one in found.units for row in one.usage_rows),
+            *(_shown_late(row) for one in found.units for row in one.late_rows),
+        ],
         "fees": list(map(_shown_fee, main.fee_rows)),
         "true_ups": [_shown_true_up(row, projected=found.runs) for row in main.true_up_rows],
         "discounts": list(map(_shown_discount, main.discount_rows)),
@@ -295,6 +302,27 @@ def _shown_line(row: Row[Source]) -> dict[str, Any]:
         "service_start": plain_instant(line.segment.starts_at),
         "service_end": plain_instant(line.segment.ends_at),
         **(_shown_overage(row, row.source) if isinstance(row.source, Overage) else _shown_usage(line)),
+        "rounded": plain(row.rounded),
+        "credits_applied": plain(row.credits),
+    }
+
+
+def _shown_late(row: Row[Source]) -> dict[str, Any]:
+    assert isinstance(row.source, Late)
+    billed = row.source.billed
+    return {
+        "kind": "late_adjustment",
+        "price": billed.price.key,
+        "row": billed.row,
+        "meter": billed.price.meter.key,
+        **_shown_version(billed.segment.version),
+        "service_start": plain_instant(billed.segment.starts_at),
+        "service_end": plain_instant(billed.segment.ends_at),
+        "quantity": plain(billed.beyond if row.source.is_overage else billed.quantity),
+        "unit": billed.segment.version.plan.currency if row.source.is_overage else billed.unit,
+        "amount": plain(row.amount),
+        "breakdown": [],
+        "explanation": explanation(row),
         "rounded": plain(row.rounded),
         "credits_applied": plain(row.credits),
     }
@@ -332,7 +360,7 @@ def _shown_fee(row: Row[Source]) -> dict[str, Any]:
 def _shown_true_up(row: Row[Source], *, projected: bool) -> dict[str, Any]:
     source = row.source
     line = source.line if isinstance(source, RowMinimum) else None
-    assert not isinstance(source, Line | Overage | Fee)
+    assert not isinstance(source, Line | Overage | Fee | Late)
     return {
         **_shown_version(source.version),
         "price": line.price.key if line else None,

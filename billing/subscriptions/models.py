@@ -127,6 +127,7 @@ class BillingPeriod(models.Model):
     whole_ends_at = models.DateTimeField()
     timezone = models.CharField(max_length=64)
     status = models.CharField(max_length=8, choices=PeriodStatus, default=PeriodStatus.OPEN)
+    billed_at = models.DateTimeField(null=True, help_text="When its lines were frozen: soon after it has closed.")
 
     class Meta:
         ordering = ["starts_at"]
@@ -150,6 +151,8 @@ class BillingPeriod(models.Model):
             # Due work: periods to roll, and those whose grace has passed.
             models.Index(fields=["ends_at"], condition=~Q(status="closed"), name="period_due"),
             models.Index(fields=["customer", "starts_at"], name="period_of_customer"),
+            # Due work: closed periods whose lines are not frozen yet.
+            models.Index(fields=["customer"], condition=Q(status="closed", billed_at=None), name="period_to_bill"),
         ]
 
     def __str__(self) -> str:

@@ -173,10 +173,10 @@ def test_cost_does_not_grow_with_events(ask, globex, events, django_assert_num_q
     secret = make_api_key()[1]
     ask("bridge", secret=secret)
 
-    # key (2), customer, settlement, freshness, period and its parts, add-ons, cells, meters, totals, grants, coupons
-    with django_assert_num_queries(13):
+    # key (2), customer, settlement, freshness, period, its parts, add-ons, cells, late, meters, totals, grants, coupons
+    with django_assert_num_queries(14):
         ask("upcoming-invoice", secret=secret)
-    with django_assert_num_queries(37):
+    with django_assert_num_queries(40):
         ask("bridge", secret=secret)
 
 

@@ -1,0 +1,154 @@
+"""Freezing the lines of closed billing periods, and billing later differences in the period that is open by then."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Final, NamedTuple
+
+from django.db.models import Q, Sum
+
+from billing.credits.models import BilledLine, Settlement
+from billing.credits.paid import Paid
+from billing.money import CONTEXT, ZERO, exact, quantise
+from billing.pricing.queries import overage_rates
+from billing.pricing.schemes import Breakdown, Rated, rate_row
+from billing.rating.queries import Line, lines
+from billing.subscriptions.models import BillingPeriod, PeriodStatus
+from billing.subscriptions.queries import SEGMENTS
+
+_SUMS: Final = ("quantity", "events", "amount", "covered", "beyond", "overage")
+
+
+class LineId(NamedTuple):
+    segment: int
+    price: int
+    row: int
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What is billed of a line, or is to be."""
+
+    quantity: Decimal = ZERO
+    events: int = 0
+    amount: Decimal = ZERO
+    covered: Decimal = ZERO
+    beyond: Decimal = ZERO
+    overage: Decimal = ZERO
+
+    def less(self, other: "Figures") -> "Figures":
+        return Figures(
+            quantity=CONTEXT.subtract(self.quantity, other.quantity),
+            events=self.events - other.events,
+            amount=CONTEXT.subtract(self.amount, other.amount),
+            covered=CONTEXT.subtract(self.covered, other.covered),
+            beyond=CONTEXT.subtract(self.beyond, other.beyond),
+            overage=CONTEXT.subtract(self.overage, other.overage),
+        )
+
+    def __bool__(self) -> bool:
+        return self != NONE
+
+
+NONE: Final = Figures()
+
+
+@exact()
+def bill(states: Sequence[Settlement], at: datetime) -> None:
+    """Needs the claims, and settled lines. Freeze the lines of periods that have closed; bill what has changed since
+    then of others, whose usage, corrections or grants these states settle again. One query where there is nothing.
+    """
+    late = {state.pk: state.resettle_from for state in states if state.resettle_from is not None}
+    wanted = Q(billed_at=None)
+    if late:
+        wanted |= Q(customer__in=late, ends_at__gt=min(late.values()))
+    closed = BillingPeriod.objects.filter(
+        wanted, customer__in=[state.pk for state in states], status=PeriodStatus.CLOSED
+    )
+    closed = closed.select_related("customer", "subscription", "version__plan").prefetch_related(SEGMENTS)
+    for period in closed.order_by("starts_at", "pk"):
+        since = late.get(period.customer_id)
+        if period.billed_at is None:
+            _record(period, period, at)
+            BillingPeriod.objects.filter(pk=period.pk).update(billed_at=at)
+        elif since is not None and period.ends_at > since:
+            _record(period, _open_now(period), at)
+
+
+def _record(period: BillingPeriod, billed_in: BillingPeriod | None, at: datetime) -> None:
+    before = of_segments([period])
+    BilledLine.objects.bulk_create(
+        BilledLine(
+            period=billed_in,
+            segment=line.segment,
+            price=line.price,
+            row=line.row,
+            unit=line.unit,
+            recorded_at=at,
+            quantity=difference.quantity,
+            events=difference.events,
+            amount=difference.amount,
+            covered=difference.covered,
+            beyond=difference.beyond,
+            overage=difference.overage,
+        )
+        for line, figures in figures_now(period)
+        if (difference := figures.less(before.get(line_id(line), NONE)))
+    )
+
+
+def figures_now(period: BillingPeriod) -> list[tuple[Line, Figures]]:
+    """The period's lines as they are counted and settled now."""
+    paid = Paid([period])
+    return [(line, _figures(line, paid)) for line in lines(period)]
+
+
+def _figures(line: Line, paid: Paid) -> Figures:
+    beyond = paid.beyond(line)
+    rate = overage_rates(line.segment.version).get(line.unit, ZERO)
+    overage = quantise(CONTEXT.multiply(beyond, rate))
+    return Figures(line.quantity, line.events, line.amount, paid.of(line), beyond, overage)
+
+
+def _open_now(period: BillingPeriod) -> BillingPeriod | None:
+    """Where a difference is billed: the open period of the subscription, else of another one in the same currency."""
+    opened = BillingPeriod.objects.filter(
+        customer=period.customer_id, status=PeriodStatus.OPEN, version__plan__currency=period.version.plan.currency
+    )
+    own = opened.filter(subscription=period.subscription_id).first()
+    return own or opened.order_by("subscription__starts_at", "pk").first()
+
+
+def of_segments(periods: Iterable[BillingPeriod], **billed: object) -> dict[LineId, Figures]:
+    """What is billed in all of the lines of these periods; `billed` narrows down where."""
+    rows = BilledLine.objects.filter(segment__period__in=periods, **billed).values_list("segment", "price", "row")
+    sums = rows.annotate(*(Sum(name) for name in _SUMS)).order_by("segment", "price", "row")
+    return {LineId(*found[:3]): Figures(*found[3:]) for found in sums}
+
+
+def adjustments(periods: Sequence[BillingPeriod]) -> list[BilledLine]:
+    """Late adjustments that are billed in these periods, of lines of earlier ones."""
+    rows = BilledLine.objects.filter(period__in=periods).exclude(segment__period__in=periods)
+    return list(rows.select_related("segment__version__plan", "segment__period", "price__meter"))
+
+
+def billed_elsewhere(periods: Sequence[BillingPeriod]) -> list[BilledLine]:
+    """Late adjustments of the lines of these periods, that later ones bill, or nobody."""
+    rows = BilledLine.objects.filter(segment__period__in=periods).exclude(period__in=periods)
+    return list(rows.select_related("segment__version__plan"))
+
+
+def line_id(line: Line) -> LineId:
+    return LineId(line.segment.pk, line.price.pk, line.row)
+
+
+def as_billed(line: Line, figures: Figures) -> Line:
+    """The line as it was when it was billed."""
+    if (line.quantity, line.events, line.amount) == (figures.quantity, figures.events, figures.amount):
+        return line
+    rated = rate_row(line.terms, figures.quantity, figures.events)
+    if rated.amount != figures.amount:
+        part = Breakdown(line.terms.where, None, figures.quantity, ZERO, ZERO, figures.amount)
+        rated = Rated(figures.amount, (part,), "As billed when the period closed")
+    return replace(line, quantity=figures.quantity, events=figures.events, rated=rated)

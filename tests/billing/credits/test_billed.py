@@ -1,0 +1,180 @@
+"""A closed period is frozen: what changes of its lines later is billed in the period that is open by then."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from django.db import DatabaseError, transaction
+
+from billing.credits import services as credits
+from billing.credits.models import BilledLine, GrantKind
+from billing.credits.statements import Late, Overage, explanation, period_statement
+from billing.cycle import services as cycle
+from billing.cycle.bridge import bridges
+from billing.cycle.verify import differences
+from billing.metering.correcting import amend_event, void_event
+from billing.pricing.spec import CreditSpec, OverageSpec, PriceSpec
+from tests.factories import event, ingest, make_meter, make_plan, make_version
+
+D = Decimal
+START = datetime(2026, 3, 1, tzinfo=UTC)
+APRIL = datetime(2026, 4, 1, tzinfo=UTC)
+MAY = datetime(2026, 5, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+LATE = APRIL + 5 * DAY
+
+
+@pytest.fixture
+def version(db):
+    make_meter("images", aggregation="sum", value="images", event_type="image", unit="image")
+    make_meter("searches", aggregation="count", event_type="search")
+    return make_version(
+        make_plan(),
+        base_fee=D(10),
+        prices=(
+            PriceSpec("images", "images", "USD", D("0.333")),
+            PriceSpec("searches", "searches", "credits", D(1)),
+        ),
+        credits=(CreditSpec("credits", D(10)),),
+        overage=(OverageSpec("credits", D("0.05")),),
+    )
+
+
+@pytest.fixture
+def subscription(globex, version):
+    """With 10 images and 8 searches in March, which is closed."""
+    started = cycle.subscribe(customer=globex, version=version, starts_at=START, at=START)
+    send(globex, "march", START + 10 * DAY, images=10, searches=8)
+    cycle.advance(customer_id=globex.pk, at=APRIL)
+    cycle.advance(customer_id=globex.pk, at=APRIL + 2 * DAY)
+    return started
+
+
+def send(customer, name, when, *, at=None, images=0, searches=0):
+    sent = [event(f"{name}-{n}", customer.key, type="search", timestamp=when.isoformat()) for n in range(searches)]
+    if images:
+        sent.append(event(f"{name}-i", customer.key, type="image", timestamp=when.isoformat(), images=images))
+    assert ingest(*sent, at=at or when).accepted == len(sent)
+    cycle.advance(customer_id=customer.pk, at=at or when)
+
+
+def march(subscription):
+    return period_statement(subscription.periods.get(starts_at=START), at=LATE)
+
+
+def april(subscription):
+    return period_statement(subscription.periods.get(starts_at=APRIL), at=LATE)
+
+
+def late_rows(found):
+    return [
+        (row.source.billed.price.key, row.source.is_overage, row.amount, row.credits)
+        for one in found.units
+        for row in one.late_rows
+    ]
+
+
+def check(subscription):
+    """Nothing is unexplained, in any period, and the books agree."""
+    for period in subscription.periods.all():
+        for bridge in bridges(period_statement(period, at=LATE)):
+            assert bridge.unexplained == 0, (period, bridge)
+    assert list(differences()) == []
+
+
+def test_the_lines_of_a_closed_period_are_frozen(subscription):
+    assert subscription.periods.get(starts_at=START).billed_at is not None
+    assert [(line.price.key, line.quantity, line.amount, line.covered) for line in BilledLine.objects.all()] == [
+        ("images", 10, D("3.33"), 0),
+        ("searches", 8, 8, 8),
+    ]
+    check(subscription)
+
+
+def test_usage_that_comes_later_is_billed_in_the_open_period(subscription, globex):
+    before = march(subscription)
+
+    send(globex, "late", START + 20 * DAY, at=LATE, images=7, searches=5)
+
+    after = march(subscription)
+    assert (after.main.amount_due, after.main.usage) == (before.main.amount_due, before.main.usage)
+    # Two of the late searches are covered by March's credits, three are beyond them, at 0.05 each.
+    assert late_rows(april(subscription)) == [
+        ("images", False, D("2.331"), 0),
+        ("searches", True, D("0.15"), 0),
+        ("searches", False, 5, 2),
+    ]
+    assert april(subscription).main.amount_due == D("12.48")
+    row = april(subscription).main.late_rows[0]
+    assert explanation(row) == "7 more than was billed when its period closed"
+    assert (row.source.billed.segment.starts_at, row.source.billed.segment.ends_at) == (START, APRIL)
+    check(subscription)
+
+
+def test_a_void_gives_back_what_was_billed(subscription, globex):
+    void_event(source="default", event_id="march-i", at=LATE)
+    cycle.advance(customer_id=globex.pk, at=LATE)
+
+    assert march(subscription).main.usage == D("3.33")
+    assert late_rows(april(subscription)) == [("images", False, D("-3.33"), 0)]
+    check(subscription)
+
+
+def test_corrections_back_and_forth_leave_rows_that_cancel(subscription, globex):
+    amend_event(source="default", event_id="march-i", properties={"images": 4}, at=LATE)
+    cycle.advance(customer_id=globex.pk, at=LATE)
+    amend_event(source="default", event_id="march-i", properties={"images": 10}, at=LATE + DAY)
+    cycle.advance(customer_id=globex.pk, at=LATE + DAY)
+
+    assert late_rows(april(subscription)) == [
+        ("images", False, D("-1.998"), 0),
+        ("images", False, D("1.998"), 0),
+    ]
+    check(subscription)
+
+
+def test_a_grant_that_reaches_back_is_a_late_adjustment_too(subscription, globex):
+    send(globex, "more", START + 20 * DAY, at=LATE, searches=5)
+    credits.grant(
+        customer=globex, unit="credits", amount=D(100), kind=GrantKind.PAID, effective_at=START, at=LATE + DAY
+    )
+
+    overage = [row.amount for row in april(subscription).main.late_rows if isinstance(row.source, Late)]
+    assert overage == [D("0.15"), D("-0.15")]
+    check(subscription)
+
+
+def test_what_is_counted_again_without_a_difference_adds_nothing(subscription, globex):
+    rows = BilledLine.objects.count()
+
+    credits.settle(customer_id=globex.pk, at=LATE, since=START)
+
+    assert BilledLine.objects.count() == rows
+
+
+def test_differences_after_the_end_of_the_subscription_are_billed_to_nobody(subscription, globex):
+    cycle.cancel(subscription=subscription, when="now", at=APRIL + 3 * DAY)
+
+    send(globex, "late", START + 20 * DAY, at=LATE, images=7)
+
+    [line] = BilledLine.objects.filter(quantity=7)
+    assert line.period is None
+    assert march(subscription).main.usage == D("3.33")
+    check(subscription)
+
+
+def test_what_is_beyond_the_grants_stays_as_it_was_billed(globex, version):
+    subscription = cycle.subscribe(customer=globex, version=version, starts_at=START, at=START)
+    send(globex, "march", START + 10 * DAY, searches=30)
+    cycle.advance(customer_id=globex.pk, at=APRIL)
+    cycle.advance(customer_id=globex.pk, at=APRIL + 2 * DAY)
+    send(globex, "late", START + 20 * DAY, at=LATE, searches=1)
+
+    [row] = [row for row in march(subscription).main.usage_rows if isinstance(row.source, Overage)]
+    assert (row.source.credits, row.amount) == (20, 1)
+    check(subscription)
+
+
+def test_billed_lines_are_never_changed(subscription):
+    with pytest.raises(DatabaseError), transaction.atomic():
+        BilledLine.objects.update(amount=0)
