@@ -4,6 +4,7 @@ from billing.authorizations.admin import AuthorizationAdmin
 from billing.budgets.admin import AlertAdmin, BudgetAdmin
 from billing.credits.admin import CreditGrantAdmin, LedgerSealAdmin, LedgerTransactionAdmin, SettlementAdmin
 from billing.cycle.admin import BooksCheckAdmin
+from billing.cycle.agreements_admin import CouponAdmin, PriceOverrideAdmin, UnitCostAdmin
 from billing.cycle.plans_admin import PlanVersionAdmin
 from billing.cycle.subscriptions_admin import SubscriptionAdmin
 from billing.metering.admin import (
@@ -22,6 +23,7 @@ __all__ = [
     "AuthorizationAdmin",
     "BooksCheckAdmin",
     "BudgetAdmin",
+    "CouponAdmin",
     "CreditGrantAdmin",
     "DimensionUseAdmin",
     "EventCorrectionAdmin",
@@ -32,8 +34,10 @@ __all__ = [
     "OutboxMessageAdmin",
     "PlanAdmin",
     "PlanVersionAdmin",
+    "PriceOverrideAdmin",
     "RefusedItemsAdmin",
     "SettlementAdmin",
     "SubscriptionAdmin",
+    "UnitCostAdmin",
     "UnmatchedEventAdmin",
 ]

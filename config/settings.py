@@ -272,7 +272,10 @@ UNFOLD = {
                 "Catalog",
                 ("Plans", "billing_plan", "sell"),
                 ("Plan versions", "billing_planversion", "history_edu"),
+                ("Customer prices", "billing_priceoverride", "handshake"),
+                ("Coupons", "billing_coupon", "loyalty"),
                 ("Meters", "billing_meter", "speed"),
+                ("Unit costs", "billing_unitcost", "payments"),
             ),
             _section(
                 "Money",

@@ -6,7 +6,7 @@ Roll periods, give plan credits, fold deltas into counters, settle lines against
 import logging
 from collections.abc import Collection
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from django.db import OperationalError, transaction
 
@@ -19,7 +19,8 @@ from billing.credits import queries as credit_questions
 from billing.credits import services as credits
 from billing.metering import queries as counters
 from billing.metering import services as metering
-from billing.pricing.models import PlanVersion
+from billing.pricing import agreements
+from billing.pricing.models import PlanVersion, PriceOverride
 from billing.reads import shared
 from billing.subscriptions import queries as subscription_questions
 from billing.subscriptions import services as subscriptions
@@ -55,6 +56,14 @@ def subscribe(
     )
     advance(customer_id=customer.pk, at=at)
     return started
+
+
+@transaction.atomic
+def override_price(*, customer: Customer, at: datetime, **agreed: Any) -> PriceOverride:
+    """Agree on other amounts, as `pricing.agreements.override_price`, and settle at once what they change."""
+    made = agreements.override_price(customer=customer, at=at, **agreed)
+    advance(customer_id=customer.pk, at=at)
+    return made
 
 
 @transaction.atomic
