@@ -133,7 +133,7 @@ def _found(form: WhoseForm, spec: VersionSpec, version: PlanVersion) -> dict[str
     """The changes: of one customer line by line, or of everyone customer by customer; None without anyone."""
     currency, customer = version.plan.currency, form.cleaned_data["customer"]
     if customer is not None:
-        one = preview(customer, spec, currency, None, at=now())
+        one = preview(customer, spec, currency, None, at=now(customer))
         total = change(customer.name, _amount(one.now), one.then.amount, currency)
         return {"whose": customer.name, "total": total, "parts": _parts(one, currency), "lines": _lines(one)}
     other = form.version()

@@ -107,11 +107,11 @@ class PreviewView(ApiView):
         """
         version = version_or_404(key, number)
         body = read_body(request, PreviewBody)
-        customer = Customer.objects.filter(key=body["customer"]).first()
+        customer = Customer.objects.select_related("test_clock").filter(key=body["customer"]).first()
         if customer is None:
             raise invalid("customer", "There is no such customer.")
         spec, currency = queries.spec_of(version), version.plan.currency
-        found = preview(customer, spec, currency, _interval(body), at=now())
+        found = preview(customer, spec, currency, _interval(body), at=now(customer))
         return Response(_shown(found, currency))
 
     @extend_schema(operation_id="plan_versions_preview_everyone", request=EveryoneBody, responses=EveryoneAnswer)

@@ -17,7 +17,7 @@ D = Decimal
 
 @pytest.fixture
 def draft(client, olivia, globex, version, monkeypatch):  # noqa: F811
-    monkeypatch.setattr("billing.cycle.plans_admin.now", lambda: NOW)
+    monkeypatch.setattr("billing.cycle.plans_admin.now", lambda *_: NOW)
     make_subscription(globex, version, START, anchor_day=1)
     use(globex, tokens=10, large=4, calls=14)
     client.force_login(olivia)
