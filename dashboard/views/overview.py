@@ -37,7 +37,7 @@ def overview(request: MemberRequest, key: str) -> HttpResponse:
 
 @require_safe
 def live(request: MemberRequest, key: str) -> HttpResponse:
-    """What an open page asks every two seconds: nothing when it is current (one query), else the part that moves."""
+    """What an open page asks every second: nothing when it is current (one query), else the part that moves."""
     access = customer_for(request, key)
     found = current_freshness(access.customer)
     if request.GET.get("v") != building.version_of(found):

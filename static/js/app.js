@@ -2,7 +2,7 @@
 (() => {
   "use strict";
 
-  const POLL_MS = 2000, LONGEST_WAIT_MS = 60000;
+  const POLL_MS = 1000, LONGEST_WAIT_MS = 60000;
   const root = document.documentElement;
   const byId = (id) => document.getElementById(id);
 

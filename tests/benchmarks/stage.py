@@ -13,6 +13,8 @@ from django.conf import settings
 from django.db import connection, connections
 
 from accounts.models import Customer, Scope
+from billing.budgets.services import create_budget
+from billing.budgets.validation import ThresholdSpec
 from billing.pricing.models import PlanVersion
 from billing.pricing.queries import forget_published
 from billing.pricing.spec import PriceSpec
@@ -52,7 +54,8 @@ def _use(name: str) -> None:
 
 
 def fill(customers: int = CUSTOMERS, *, subscribed: bool = False) -> str:
-    """Four meters, three of them priced if anybody subscribes, and customers; the secret of a key that may send."""
+    """Four meters and customers, who if subscribed pay for three of them and have a budget; the secret of a key that may
+    send."""
     for key in ("input_tokens", "output_tokens", "cached_tokens"):
         make_meter(key, dimensions=DIMENSIONS)
     make_meter("calls", aggregation="count", unit="call", dimensions=DIMENSIONS)
@@ -61,6 +64,16 @@ def fill(customers: int = CUSTOMERS, *, subscribed: bool = False) -> str:
         version, since = _offer(), datetime.now(UTC) - timedelta(days=1)
         for customer in Customer.objects.all():
             make_subscription(customer, version, since)
+            create_budget(
+                customer=customer,
+                name="All",
+                unit="USD",
+                amount=Decimal(1_000),
+                thresholds=[ThresholdSpec(Decimal(80))],
+                recipients=["owner@bench.test"],
+                at=since,
+                trusted=True,
+            )
     return make_api_key(Scope.EVENTS_WRITE)[1]
 
 
