@@ -12,14 +12,15 @@ _shared: Final[ContextVar[dict[Hashable, Any] | None]] = ContextVar("shared_read
 
 @contextmanager
 def snapshot() -> Iterator[None]:
-    """Everything read inside sees one state of the database, that of the first query."""
-    if connection.in_atomic_block:  # the caller has chosen
-        yield
-        return
-    with transaction.atomic():
-        with connection.cursor() as cursor:
-            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        yield
+    """Everything read inside sees one state of the database, that of the first query, and is `shared`."""
+    with shared():
+        if connection.in_atomic_block:  # the caller has chosen
+            yield
+            return
+        with transaction.atomic():
+            with connection.cursor() as cursor:
+                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            yield
 
 
 @contextmanager

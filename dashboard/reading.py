@@ -131,7 +131,7 @@ class Reading:
     @cached_property
     def has_usage(self) -> bool:
         """Whether anything was ever counted, priced or not."""
-        return metering.has_usage(self.customer)
+        return any(day.amount for day in self.days) or metering.has_usage(self.customer)
 
     @cached_property
     def days(self) -> Sequence[SeriesRow]:

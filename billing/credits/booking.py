@@ -1,13 +1,12 @@
 """Reads what allocation needs, and allocates: which grant pays which part of which line of these periods."""
 
-from collections import defaultdict
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import cast
 
-from django.db.models import OuterRef, Q, QuerySet, Subquery, Sum
+from django.db.models import Exists, OuterRef, Q, QuerySet, Subquery, Sum
 from django.db.models.functions import Coalesce
 
 from accounts.models import Customer
@@ -16,10 +15,10 @@ from billing.credits.models import AllocationCell, CreditGrant
 from billing.metering.queries import read_totals_ahead
 from billing.money import CONTEXT, ZERO, total
 from billing.periods import Interval
-from billing.rating.core import Segment
 from billing.rating.queries import segments
 from billing.reads import once, remember, shared
-from billing.subscriptions.models import BillingPeriod, PlanSegment
+from billing.subscriptions.models import BillingPeriod
+from billing.subscriptions.queries import periods_between, read_periods_ahead, segments_of
 
 type CellKey = tuple[int, int, int, datetime, int | None]  # period, price, row, segment, grant
 
@@ -54,15 +53,14 @@ def books(periods: Mapping[int, Sequence[BillingPeriod]]) -> dict[int, Booking]:
     every = [period for own in periods.values() for period in own]
     if not every:
         return {customer_id: Booking({}, {}, {}, {}) for customer_id in periods}
-    grants = _grants(every)
-    elsewhere = _taken_elsewhere(grants, every)
-    boundaries = _boundaries(every)
+    grants = _grants(periods)
+    elsewhere = _taken_elsewhere([grant for own in grants.values() for grant in own], every)
+    offers = {pk: _offers(grants[pk], elsewhere, since=_span(own)[0]) for pk, own in periods.items() if own}
     with shared():
-        read_totals_ahead([(period.customer_id, period.starts_at, period.ends_at) for period in every])
+        cuts = _cuts(periods, offers)
+        read_totals_ahead([(one.customer_id, *cuts[one.pk]) for one in every if len(cuts[one.pk]) == 2])  # noqa: PLR2004 -- not cut
         found = {
-            customer_id: _booking(
-                own, [grant for grant in grants if grant.customer_id == customer_id], elsewhere, boundaries[customer_id]
-            )
+            customer_id: _booking(own, cuts, grants[customer_id], offers.get(customer_id, ()), elsewhere)
             for customer_id, own in periods.items()
         }
         remember((_key(customer_id, own), found[customer_id]) for customer_id, own in periods.items())
@@ -75,19 +73,16 @@ def _key(customer_id: int, periods: Iterable[BillingPeriod]) -> Hashable:
 
 def _booking(
     periods: Sequence[BillingPeriod],
+    cuts: Mapping[int, Sequence[datetime]],
     grants: Sequence[CreditGrant],
+    offers: Sequence[allocation.Grant],
     elsewhere: Mapping[int, Decimal],
-    boundaries: Collection[datetime],
 ) -> Booking:
-    offers = _offers(grants, elsewhere, since=_span(periods)[0])
-    found: list[Segment] = []
-    for period in periods:
-        stretches = allocation.cuts(Interval(period.starts_at, period.ends_at), offers, boundaries)
-        if not stretches:
-            continue  # cancelled as it began
-        found += segments(period, [stretches[0].start, *(stretch.end for stretch in stretches)])
+    charged = [period for period in periods if len(cuts[period.pk]) > 1]  # others were cancelled as they began
+    allocated = allocation.distribute(
+        [segment for period in charged for segment in segments(period, cuts[period.pk])], offers
+    )
     taken = {grant.pk: elsewhere[grant.pk] for grant in grants if grant.pk in elsewhere}
-    allocated = allocation.distribute(found, offers)
     heirs = [grant.pk for grant in grants if grant.rolled_from_id and grant.effective_at > _span(periods)[0]]
     rolled = {pk: allocated.rolled.get(pk, ZERO) for pk in heirs}
     return Booking(allocated.cells, {grant.pk: grant for grant in grants}, taken, rolled)
@@ -125,16 +120,24 @@ def total_of(grant: CreditGrant) -> Decimal:
     return total((grant.amount, grant.adjusted, grant.rolled_in))
 
 
-def _boundaries(periods: Sequence[BillingPeriod]) -> Mapping[int, set[datetime]]:
-    """Where segments are cut, by customer: at the ends of every plan segment of the time, also of periods that closed
-    meanwhile."""
-    start, end = _span(periods)
-    customers = {period.customer_id for period in periods}
-    ends = PlanSegment.objects.filter(period__customer__in=customers, ends_at__gt=start, starts_at__lt=end)
-    found: dict[int, set[datetime]] = defaultdict(set)
-    for customer_id, starts_at, ends_at in ends.values_list("period__customer_id", "starts_at", "ends_at"):
-        found[customer_id] |= {starts_at, ends_at}
-    return found
+def _cuts(
+    periods: Mapping[int, Sequence[BillingPeriod]], offers: Mapping[int, Sequence[allocation.Grant]]
+) -> dict[int, list[datetime]]:
+    """Where each period is cut in segments, its start and end included: where grants begin and end, and at the ends of
+    every plan segment of the time, also of periods that closed meanwhile. Only the start of one that was cancelled as
+    it began."""
+    spans = {customer_id: _span(own) for customer_id, own in periods.items() if own}
+    read_periods_ahead([(customer_id, *span) for customer_id, span in spans.items()])
+    cuts: dict[int, list[datetime]] = {}
+    for customer_id, (start, end) in spans.items():
+        around = periods_between(periods[customer_id][0].customer, start, end)
+        parts = [part for one in around for part in segments_of(one)]
+        boundaries = {instant for part in parts for instant in (part.starts_at, part.ends_at)}
+        for period in periods[customer_id]:
+            whole = Interval(period.starts_at, period.ends_at)
+            stretches = allocation.cuts(whole, offers[customer_id], boundaries)
+            cuts[period.pk] = [period.starts_at, *(stretch.end for stretch in stretches)]
+    return cuts
 
 
 def _span(periods: Sequence[BillingPeriod]) -> tuple[datetime, datetime]:
@@ -146,14 +149,23 @@ def has_ended(grant: CreditGrant, at: datetime) -> bool:
     return grant.voided_at is not None or (grant.expires_at is not None and grant.expires_at <= at)
 
 
-def _grants(periods: Sequence[BillingPeriod]) -> list[CreditGrant]:
-    """Grants of the periods' customers that are usable at some time in them, or that paid for something there."""
-    start, end = _span(periods)
-    customers = {period.customer_id for period in periods}
+def _grants(periods: Mapping[int, Sequence[BillingPeriod]]) -> dict[int, list[CreditGrant]]:
+    """By customer: grants that are usable at some time in these periods, or that paid for something there."""
+    every = [period for own in periods.values() for period in own]
+    start, end = _span(every)
     usable = Q(effective_at__lt=end) & (Q(expires_at=None) | Q(expires_at__gt=start))
-    paid = Q(pk__in=AllocationCell.objects.filter(period__in=periods, grant__isnull=False).values("grant"))
-    found = CreditGrant.objects.filter(usable | paid, customer__in=customers).select_related("term")
-    return list(with_rolled_out(found).order_by("pk"))
+    cells = AllocationCell.objects.filter(period__in=every, grant=OuterRef("pk"))
+    found = CreditGrant.objects.annotate(paid=Exists(cells)).filter(usable | Q(paid=True), customer__in=periods)
+    mine: dict[int, list[CreditGrant]] = {customer_id: [] for customer_id in periods}
+    for grant in with_rolled_out(found.select_related("term")).order_by("pk"):
+        own = periods[grant.customer_id]
+        if own and (grant.paid or _overlaps(grant, *_span(own))):  # type: ignore[attr-defined]  # annotated
+            mine[grant.customer_id].append(grant)
+    return mine
+
+
+def _overlaps(grant: CreditGrant, start: datetime, end: datetime) -> bool:
+    return grant.effective_at < end and (grant.expires_at is None or grant.expires_at > start)
 
 
 def with_rolled_out(grants: QuerySet[CreditGrant]) -> QuerySet[CreditGrant]:

@@ -76,6 +76,7 @@ def totals(
 def read_totals_ahead(ranges: Sequence[tuple[int, datetime, datetime]]) -> None:
     """Inside `reads.shared`: read the kept totals of these ranges, (customer id, start, end), in one query, so that
     `totals` need not ask for each. Those that are not tracked are left to it."""
+    ranges = [one for one in ranges if recall(("totals", *one)) is None]
     if not ranges:
         return
     customers, starts, ends = zip(*ranges, strict=True)

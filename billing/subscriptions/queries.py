@@ -1,7 +1,7 @@
 """Questions about subscriptions and their billing periods."""
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from datetime import date, datetime, timedelta
 from typing import Final
 
@@ -11,7 +11,7 @@ from django.db.models.functions import Cast
 
 from accounts.models import Customer
 from billing.periods import Interval, calendar_period
-from billing.reads import once, remember
+from billing.reads import once, recall, remember
 from billing.subscriptions.models import BillingPeriod, PeriodStatus, PlanSegment, Subscription, SubscriptionStatus
 
 GRACE: Final = timedelta(hours=24)  # for events that come late, before a period closes
@@ -63,9 +63,10 @@ def periods_between(customer: Customer, starts_at: datetime, ends_at: datetime) 
     return once(key, lambda: list(periods(customer, starts_at=starts_at, ends_at=ends_at)))
 
 
-def read_periods_ahead(ranges: Collection[tuple[int, datetime, datetime]]) -> None:
+def read_periods_ahead(ranges: Iterable[tuple[int, datetime, datetime]]) -> None:
     """Inside `reads.shared`: read what `periods_between` is going to be asked, (customer id, start, end), in two
-    queries."""
+    queries; none for what is known."""
+    ranges = [one for one in ranges if recall(("periods", *one)) is None]
     if not ranges:
         return
     customers, starts, ends = zip(*ranges, strict=True)

@@ -54,8 +54,8 @@ def _use(name: str) -> None:
 
 
 def fill(customers: int = CUSTOMERS, *, subscribed: bool = False) -> str:
-    """Four meters and customers, who if subscribed pay for three of them and have a budget; the secret of a key that may
-    send."""
+    """Four meters and customers, who if subscribed pay for three of them and have a budget; the secret of a key that
+    may send."""
     for key in ("input_tokens", "output_tokens", "cached_tokens"):
         make_meter(key, dimensions=DIMENSIONS)
     make_meter("calls", aggregation="count", unit="call", dimensions=DIMENSIONS)

@@ -176,7 +176,7 @@ def test_cost_does_not_grow_with_events(ask, globex, events, django_assert_num_q
     # key (2), customer, settlement, freshness, period, its parts, add-ons, cells, late, meters, totals, grants, coupons
     with django_assert_num_queries(14):
         ask("upcoming-invoice", secret=secret)
-    with django_assert_num_queries(40):
+    with django_assert_num_queries(25):
         ask("bridge", secret=secret)
 
 
