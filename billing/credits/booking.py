@@ -15,6 +15,7 @@ from billing.credits.models import AllocationCell, CreditGrant
 from billing.metering.queries import read_totals_ahead
 from billing.money import CONTEXT, ZERO, total
 from billing.periods import Interval
+from billing.pricing.queries import read_overrides_ahead
 from billing.rating.queries import segments
 from billing.reads import once, remember, shared
 from billing.subscriptions.models import BillingPeriod
@@ -49,7 +50,7 @@ def book(customer: Customer, periods: Sequence[BillingPeriod]) -> Booking:
 
 def books(periods: Mapping[int, Sequence[BillingPeriod]]) -> dict[int, Booking]:
     """Allocate the lines of these periods, by customer id. What the grants paid in other periods stays as it is
-    posted. Five queries however many customers there are, and one more for each period that is cut in segments."""
+    posted. Six queries however many customers there are, and one more for each period that is cut in segments."""
     every = [period for own in periods.values() for period in own]
     if not every:
         return {customer_id: Booking({}, {}, {}, {}) for customer_id in periods}
@@ -58,7 +59,9 @@ def books(periods: Mapping[int, Sequence[BillingPeriod]]) -> dict[int, Booking]:
     offers = {pk: _offers(grants[pk], elsewhere, since=_span(own)[0]) for pk, own in periods.items() if own}
     with shared():
         cuts = _cuts(periods, offers)
-        read_totals_ahead([(one.customer_id, *cuts[one.pk]) for one in every if len(cuts[one.pk]) == 2])  # noqa: PLR2004 -- not cut
+        read_overrides_ahead(periods)
+        whole = [(one.customer_id, one.starts_at, one.ends_at) for one in every]
+        read_totals_ahead([one for one, period in zip(whole, every, strict=True) if cuts[period.pk] == [*one[1:]]])
         found = {
             customer_id: _booking(own, cuts, grants[customer_id], offers.get(customer_id, ()), elsewhere)
             for customer_id, own in periods.items()

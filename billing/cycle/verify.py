@@ -71,6 +71,14 @@ _DIFFERENCES: Final = {
             WHERE OWN(p) GROUP BY 1, 2, 3, 4
         ) b USING (period_id, meter_id, dimension_set_id, member)
         WHERE t.events IS DISTINCT FROM b.events""",
+    "a period total does not count its members": """
+        SELECT concat_ws('/', period_id, meter_id, dimension_set_id), t.members::numeric, m.members
+        FROM billing_periodtotal t
+        FULL JOIN (
+            SELECT period_id, meter_id, dimension_set_id, count(*) FILTER (WHERE events > 0)::numeric AS members
+            FROM billing_periodmember GROUP BY 1, 2, 3
+        ) m USING (period_id, meter_id, dimension_set_id)
+        WHERE t.members IS DISTINCT FROM m.members""",
     "a ledger transaction does not balance": """
         SELECT concat_ws('/', t.public_id, a.unit), sum(e.amount) FILTER (WHERE e.direction = 'debit'),
                sum(e.amount) FILTER (WHERE e.direction = 'credit')

@@ -167,13 +167,6 @@ WITH waiting AS (
 ), periods AS (
     SELECT id, customer_id, starts_at, ends_at FROM billing_trackedperiod
     WHERE customer_id = ANY(%(customers)s::bigint[])
-), totals AS (
-    INSERT INTO billing_periodtotal AS kept (period_id, meter_id, dimension_set_id, quantity, events, rank)
-    SELECT periods.id, meter_id, set_id, {MERGED}, sum(events), max(rank)
-    FROM moved JOIN periods ON moved.customer_id = periods.customer_id
-        AND moved.starts_at >= periods.starts_at AND moved.starts_at < periods.ends_at
-    GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
-    ON CONFLICT (period_id, meter_id, dimension_set_id) {_MERGE}
 ), members AS (
     SELECT customer_id, meter_id, starts_at, set_id, member, sum(changes.events) AS events
     FROM changes JOIN moved USING (customer_id, meter_id, starts_at, dimensions)
@@ -189,14 +182,35 @@ WITH waiting AS (
     FROM members GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5
     ON CONFLICT (customer_id, meter_id, day, dimension_set_id, member)
     DO UPDATE SET events = kept.events + excluded.events
-), period_members AS (
-    INSERT INTO billing_periodmember AS kept (period_id, meter_id, dimension_set_id, member, events)
-    SELECT periods.id, meter_id, set_id, member, sum(events)
+), in_periods AS (
+    SELECT periods.id AS period_id, meter_id, set_id, member, sum(events) AS events
     FROM members JOIN periods ON members.customer_id = periods.customer_id
         AND members.starts_at >= periods.starts_at AND members.starts_at < periods.ends_at
-    GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
+    GROUP BY 1, 2, 3, 4
+), period_members AS (
+    INSERT INTO billing_periodmember AS kept (period_id, meter_id, dimension_set_id, member, events)
+    SELECT period_id, meter_id, set_id, member, events FROM in_periods ORDER BY 1, 2, 3, 4
     ON CONFLICT (period_id, meter_id, dimension_set_id, member)
     DO UPDATE SET events = kept.events + excluded.events
+    RETURNING period_id, meter_id, dimension_set_id AS set_id, member, events
+), members_added AS (
+    SELECT period_id, meter_id, set_id,
+           sum((now.events > 0)::int - (now.events - in_periods.events > 0)::int) AS members
+    FROM period_members AS now JOIN in_periods USING (period_id, meter_id, set_id, member)
+    GROUP BY period_id, meter_id, set_id
+), totals AS (
+    INSERT INTO billing_periodtotal AS kept
+        (period_id, meter_id, dimension_set_id, quantity, events, rank, members)
+    SELECT period_id, meter_id, set_id, quantity, events, rank, members
+    FROM (
+        SELECT periods.id AS period_id, meter_id, set_id,
+               {MERGED} AS quantity, sum(events) AS events, max(rank) AS rank
+        FROM moved JOIN periods ON moved.customer_id = periods.customer_id
+            AND moved.starts_at >= periods.starts_at AND moved.starts_at < periods.ends_at
+        GROUP BY 1, 2, 3
+    ) AS added LEFT JOIN members_added USING (period_id, meter_id, set_id)
+    ORDER BY 1, 2, 3
+    ON CONFLICT (period_id, meter_id, dimension_set_id) {_MERGE}, members = kept.members + excluded.members
 ), minutes AS (
     INSERT INTO billing_usageminute AS kept (customer_id, meter_id, starts_at, quantity, events, rank)
     SELECT customer_id, meter_id, minute, {MERGED}, sum(events), max(rank)
@@ -276,10 +290,14 @@ WITH period AS (
     FROM period JOIN billing_bucketmember ON customer_id = %(customer)s
         AND billing_bucketmember.starts_at >= %(starts_at)s AND billing_bucketmember.starts_at < %(ends_at)s
     GROUP BY 1, 2, 3, 4
+    RETURNING meter_id, dimension_set_id, events
+), counted AS (
+    SELECT meter_id, dimension_set_id, count(*) FILTER (WHERE events > 0) AS members FROM members GROUP BY 1, 2
 )
-INSERT INTO billing_periodtotal (period_id, meter_id, dimension_set_id, quantity, events, rank)
-SELECT period.id, meter_id, dimension_set_id, {MERGED}, sum(events), max(rank)
+INSERT INTO billing_periodtotal (period_id, meter_id, dimension_set_id, quantity, events, rank, members)
+SELECT period.id, meter_id, dimension_set_id, {MERGED}, sum(events), max(rank), max(counted.members)
 FROM period JOIN billing_usagebucket ON customer_id = %(customer)s
     AND billing_usagebucket.starts_at >= %(starts_at)s AND billing_usagebucket.starts_at < %(ends_at)s
+LEFT JOIN counted USING (meter_id, dimension_set_id)
 GROUP BY 1, 2, 3
 """  # noqa: S608 -- the parts are ours

@@ -431,6 +431,7 @@ class PeriodTotal(models.Model):
     quantity = amount_field()
     events = models.BigIntegerField()
     rank = rank_field()
+    members = models.BigIntegerField(null=True, help_text="Of a unique meter: how many members there are.")
     pk = models.CompositePrimaryKey("period", "meter", "dimension_set")
 
     class Meta:

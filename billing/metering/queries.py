@@ -325,14 +325,13 @@ WITH asked AS (
 SELECT number, label, range, count(*) FROM counted GROUP BY number, label, range
 """
 _LONE_SETS: Final = """
-SELECT number, label, 0, count(*)
+SELECT number, label, 0, members
 FROM unnest(%(asked)s::int[], %(of_meters)s::bigint[], %(sets)s::bigint[], %(labels)s::int[])
     AS asked (number, meter_id, dimension_set_id, label)
 JOIN billing_trackedperiod AS period ON period.customer_id = %(customer)s
     AND ARRAY[period.starts_at, period.ends_at] = %(edges)s::timestamptz[]
-JOIN billing_periodmember AS member ON member.period_id = period.id AND member.meter_id = asked.meter_id
-    AND member.dimension_set_id = asked.dimension_set_id AND member.events > 0
-GROUP BY number, label
+JOIN billing_periodtotal AS total ON total.period_id = period.id AND total.meter_id = asked.meter_id
+    AND total.dimension_set_id = asked.dimension_set_id AND total.members > 0
 """
 _SERIES_MEMBERS: Final = """
     SELECT width_bucket(day::timestamp AT TIME ZONE 'UTC', %(edges)s::timestamptz[]) - 1 AS range,

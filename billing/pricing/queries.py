@@ -32,7 +32,7 @@ from billing.pricing.spec import (
     terms_of,
     tier_from_stored,
 )
-from billing.reads import once, remember
+from billing.reads import once, recall, remember
 
 _SAID = ("credits", "overage", "prices__meter", "prices__match")
 
@@ -121,9 +121,10 @@ def overrides(customer_id: int) -> Mapping[int, Sequence[PriceOverride]]:
 
 
 def read_overrides_ahead(customer_ids: Collection[int]) -> None:
-    """Inside `reads.shared`: read what `overrides` is going to be asked, in one query."""
-    found = _overrides(customer_ids)
-    remember((("overrides", customer_id), found.get(customer_id, {})) for customer_id in customer_ids)
+    """Inside `reads.shared`: read what `overrides` is going to be asked, in one query; none for what is known."""
+    asked = [customer_id for customer_id in customer_ids if recall(("overrides", customer_id)) is None]
+    found = _overrides(asked) if asked else {}
+    remember((("overrides", customer_id), found.get(customer_id, {})) for customer_id in asked)
 
 
 def _overrides(customer_ids: Collection[int]) -> dict[int, dict[int, list[PriceOverride]]]:

@@ -131,16 +131,19 @@ def _values(key: str, value: object) -> frozenset[str | None]:
 
 def matches(where: Where, dimensions: Dimensions) -> bool:
     """Whether every key of `where` holds; a dimension that is missing counts as absent (None)."""
-    return all(dimensions.get(key) in values for key, values in where.items())
+    for key, values in where.items():  # noqa: SIM110 -- called for each row and set of values: twice as fast as all()
+        if dimensions.get(key) not in values:
+            return False
+    return True
 
 
 def select_row(terms: Terms, dimensions: Dimensions) -> int:
     """The index in `terms.rows` that prices these dimensions: the match row with most keys, else 0."""
-    rows = terms.rows
-    if len(rows) == 1:
-        return 0
-    fitting = [index for index, row in enumerate(rows) if matches(row.where, dimensions)]
-    return max(fitting, key=lambda index: (len(rows[index].where), -index))
+    chosen, keys = 0, 0
+    for index, row in enumerate(terms.rows):
+        if len(row.where) > keys and matches(row.where, dimensions):
+            chosen, keys = index, len(row.where)
+    return chosen
 
 
 # --- quantity -> amount -------------------------------------------------------------------------------------
@@ -385,8 +388,8 @@ def split[K: Hashable](amount: Decimal, quantities: Mapping[K, Decimal]) -> dict
     Shares are cut to 12 places and the remainder goes to the largest group (of equals, the one whose key
     sorts first as text), so no share turns negative by rounding.
     """
-    if not quantities:
-        return {}
+    if len(quantities) <= 1:
+        return dict.fromkeys(quantities, amount)
     whole = total(quantities.values())
     shares = {
         key: mul_div(amount, quantity, whole).quantize(_STEP, rounding=ROUND_DOWN, context=CONTEXT) if whole else ZERO

@@ -1,9 +1,8 @@
-"""python -m tests.benchmarks [ingest] [burst] [fold] [freshness] [pages]
-[authorizations] [stored]; stored only when it is named."""
+"""python -m tests.benchmarks [name ...]: those of ALL, or those that are named."""
 
 import argparse
 
-from tests.benchmarks import authorizations, burst, fold, freshness, ingest, pages, stage, stored
+from tests.benchmarks import authorizations, burst, fold, freshness, ingest, pages, reading, stage, stored
 
 ALL = {
     "ingest": ingest.run,
@@ -11,9 +10,11 @@ ALL = {
     "fold": fold.run,
     "freshness": freshness.run,
     "pages": pages.run,
+    "spend": reading.spend_to_date,
+    "unique": reading.unique,
     "authorizations": authorizations.run,
 }
-LONG = {"stored": stored.run}  # many minutes, and 10 GB of disk
+LONG = {"stored": stored.run, "usage": reading.usage}  # many minutes, and 10 GB of disk
 
 
 def main() -> None:

@@ -98,6 +98,13 @@ class Used:
         return Used(self.ours - other.ours, self.web - other.web, self.database - other.database)
 
 
+def spent() -> float:
+    """Seconds of processor time so far, of this process and the database."""
+    times = os.times()
+    postmaster = int((settings.VAR / "postgres" / "postmaster.pid").read_text().split()[0])
+    return times.user + times.system + _spent(1, postmaster)
+
+
 def used(web: Child) -> Used:
     times = os.times()
     assert web.process is not None
