@@ -15,7 +15,7 @@ from billing.money import CONTEXT, ZERO, quantise
 from billing.pricing.models import FeeTiming, PlanVersion
 from billing.pricing.queries import overage_rates
 from billing.pricing.schemes import figure
-from billing.rating.queries import Line, lines
+from billing.rating.queries import Line, lines_of, priced_in
 from billing.rating.statement import Charge, Minimum, Row, Statement, statement
 from billing.subscriptions.coupons import offers
 from billing.subscriptions.models import BillingPeriod, PlanSegment
@@ -138,10 +138,10 @@ def explanation(row: Row[Source]) -> str:
 
 
 def period_statement(period: BillingPeriod, *, at: datetime) -> PeriodStatement:
-    """The statement of the period as it is counted and settled. A fixed number of queries for each subscription."""
+    """The statement of the period as it is counted and settled. A fixed number of queries, also with add-ons."""
     covered = _covered(period)
     paid = Paid(covered)
-    rated = _as_billed([line for each in covered for line in lines(each)], covered, paid)
+    rated = _as_billed(_lines(covered), covered, paid)
     late = adjustments(covered)
     currency = period.version.plan.currency
     units = [currency, *sorted({*(line.unit for line in rated), *(row.unit for row in late)} - {currency})]
@@ -159,6 +159,13 @@ def _covered(period: BillingPeriod) -> list[BillingPeriod]:
     found = periods(period.customer, starts_at=period.starts_at, ends_at=period.ends_at)
     beside = found.filter(subscription__beside=period.subscription_id, starts_at__gte=period.starts_at)
     return [period, *beside.order_by("subscription_id", "starts_at")]
+
+
+def _lines(covered: Sequence[BillingPeriod]) -> list[Line]:
+    """The lines of the periods, read at once."""
+    parts = [part for period in covered for part in segments_of(period)]
+    starts_at, ends_at = min(one.starts_at for one in covered), max(one.ends_at for one in covered)
+    return lines_of(covered[0].customer, priced_in(parts), starts_at=starts_at, ends_at=ends_at)
 
 
 def _as_billed(rated: Sequence[Line], covered: Sequence[BillingPeriod], paid: Paid) -> list[Line]:

@@ -4,6 +4,8 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from accounts.models import Customer
 from billing.credits.models import GrantKind
@@ -13,6 +15,7 @@ from billing.pricing.agreements import create_coupon
 from billing.pricing.schemes import Tier
 from billing.pricing.spec import CreditSpec, MatchSpec, OverageSpec, PriceSpec
 from billing.subscriptions.coupons import redeem
+from billing.subscriptions.services import start
 from tests.conftest import as_owner
 from tests.factories import bearer, event, ingest, make_api_key, make_meter, make_plan, make_subscription, make_version
 
@@ -272,3 +275,23 @@ def test_one_wrong_number_is_unexplained(ask, committed, damage, units):
 
     rows = ask("bridge").json()["data"]
     assert {row["unit"] for row in rows if D(row["unexplained"])} == units
+
+
+def test_add_ons_are_on_the_statement_and_cost_no_query_more(ask, globex):
+    main = subscribe(globex)
+    secret = make_api_key()[1]
+    counted = []
+    for number in range(3):
+        if number:
+            make_meter(f"m{number}", value="tokens")
+            price = PriceSpec("extra", f"m{number}", "USD", D(1))
+            version = make_version(make_plan(f"extra{number}", is_add_on=True), prices=(price,), base_fee=D(5))
+            start(customer=globex, version=version, starts_at=START, beside=main, at=START)
+        use(globex, 7, at=AT + timedelta(hours=number))
+        ask("upcoming-invoice", secret=secret)
+        with CaptureQueriesContext(connection) as queries:
+            answer = ask("upcoming-invoice", secret=secret).json()
+        counted.append(len(queries))
+        check(ask("bridge", secret=secret).json())
+    assert [fee["amount"] for fee in answer["fees"]] == ["20", "5", "5"]
+    assert counted[1] == counted[2]
