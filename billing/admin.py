@@ -17,10 +17,12 @@ from billing.metering.admin import (
 )
 from billing.notifications.admin import OutboxMessageAdmin
 from billing.pricing.admin import PlanAdmin
+from billing.topups.admin import AutomaticTopUpAdmin, TopUpAdmin, TopUpPriceAdmin
 
 __all__ = [
     "AlertAdmin",
     "AuthorizationAdmin",
+    "AutomaticTopUpAdmin",
     "BooksCheckAdmin",
     "BudgetAdmin",
     "CouponAdmin",
@@ -38,6 +40,8 @@ __all__ = [
     "RefusedItemsAdmin",
     "SettlementAdmin",
     "SubscriptionAdmin",
+    "TopUpAdmin",
+    "TopUpPriceAdmin",
     "UnitCostAdmin",
     "UnmatchedEventAdmin",
 ]

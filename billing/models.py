@@ -48,12 +48,14 @@ from billing.pricing.models import (
     UnitCost,
 )
 from billing.subscriptions.models import BillingPeriod, CouponRedemption, PlanSegment, Subscription
+from billing.topups.models import AutomaticTopUp, PaymentAccount, TopUp, TopUpPrice
 
 __all__ = [
     "Alert",
     "AllocationCell",
     "ArchivedMonth",
     "Authorization",
+    "AutomaticTopUp",
     "BilledLine",
     "BillingPeriod",
     "BooksCheck",
@@ -80,6 +82,7 @@ __all__ = [
     "NamedValue",
     "OutboxMessage",
     "OverageTerm",
+    "PaymentAccount",
     "PeriodTotal",
     "Plan",
     "PlanSegment",
@@ -90,6 +93,8 @@ __all__ = [
     "Settlement",
     "Subscription",
     "Threshold",
+    "TopUp",
+    "TopUpPrice",
     "TrackedPeriod",
     "UnitCost",
     "UnmatchedEvent",

@@ -5,6 +5,7 @@ from billing.credits.tasks import seal
 from billing.cycle.tasks import check_books, retry_parked, tick
 from billing.metering.tasks import make_partitions, purge_identities, replay_unmatched
 from billing.notifications.tasks import deliver
+from billing.topups.tasks import top_up
 
 __all__ = [
     "check_books",
@@ -16,4 +17,5 @@ __all__ = [
     "retry_parked",
     "seal",
     "tick",
+    "top_up",
 ]

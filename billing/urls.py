@@ -19,6 +19,7 @@ from billing.metering.customers_api import urlpatterns as customers
 from billing.metering.meters_api import urlpatterns as meters
 from billing.pricing.api import urlpatterns as pricing
 from billing.rating.api import urlpatterns as rating
+from billing.topups.api import urlpatterns as topups
 
 rooms: list[URLPattern | URLResolver] = [
     *customers,
@@ -29,6 +30,7 @@ rooms: list[URLPattern | URLResolver] = [
     *credits,
     *budgets,
     *authorizations,
+    *topups,
     *cycle,
     *previews,
     *statements,

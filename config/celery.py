@@ -66,6 +66,7 @@ app.conf.update(
         "purge-refused": hourly("billing.metering.tasks.purge_refused"),
         "purge-minutes": hourly("billing.metering.tasks.purge_minutes"),
         "forget-authorizations": hourly("billing.authorizations.tasks.forget"),
+        "top-up": {"task": "billing.topups.tasks.top_up", "schedule": 10.0, "options": {"expires": 20}},
         "purge-identities": hourly("billing.metering.tasks.purge_identities"),
     },
 )

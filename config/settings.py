@@ -171,6 +171,11 @@ MFA_ALLOW_UNVERIFIED_EMAIL = True  # addresses come from invitations and operato
 MAILERS = {"default": env.mailer(env.text("MAIL_URL", f"file://{VAR / 'mail'}"))}
 DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.text("MAIL_FROM", "Headroom <headroom@localhost.localdomain>")
 
+# --- Payments: Stripe where its key is set, else operators take the money ------------------------------------------
+STRIPE_API_KEY = env.text("STRIPE_API_KEY", "")
+STRIPE_WEBHOOK_SECRET = env.text("STRIPE_WEBHOOK_SECRET", "")
+STRIPE_API_BASE = env.text("STRIPE_API_BASE", "https://api.stripe.com")
+
 # --- Pages --------------------------------------------------------------------------------------------------------
 LANGUAGE_CODE = "en"
 USE_I18N = True

@@ -15,6 +15,7 @@ ROOMS = [
     "credits",
     "budgets",
     "authorizations",
+    "topups",
     "cycle",
 ]
 

@@ -113,6 +113,10 @@ OURS = [
     ("api/v1/budgets/<id:budget_id>", "DELETE", and_own(WRITE), "api/v1/budgets/{budget}"),
     ("api/v1/budgets/<id:budget_id>/test", "POST", and_own(WRITE), "api/v1/budgets/{budget}/test"),
     ("api/v1/alerts", "GET", own_rows(READ)),
+    # --- API: top-ups
+    ("api/v1/customers/<str:key>/top-ups", "GET", and_own(READ), "api/v1/customers/acme/top-ups"),
+    ("api/v1/customers/<str:key>/top-ups", "POST", operator_keys(WRITE), "api/v1/customers/acme/top-ups"),
+    ("api/v1/webhooks/stripe", "POST", EVERYBODY),
     # --- API: authorizations
     ("api/v1/authorizations", "POST", operator_keys(WRITE)),
     ("api/v1/authorizations/<id:public_id>", "GET", operator_keys(READ), "api/v1/authorizations/{hold}"),

@@ -1,0 +1,96 @@
+"""Top-ups in the admin: prices, rules, and the payments that operators take themselves."""
+
+from collections.abc import Callable
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.core.exceptions import ValidationError
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from unfold.admin import ModelAdmin
+from unfold.decorators import action
+from unfold.enums import ActionVariant
+
+from billing.admin_pages import ReadOnlyAdmin, sentences
+from billing.clock import now
+from billing.money import display as shown
+from billing.topups import services
+from billing.topups.models import AutomaticTopUp, TopUp, TopUpPrice
+
+
+@admin.register(TopUpPrice)
+class TopUpPriceAdmin(ModelAdmin):
+    list_display = ["unit", "currency", "unit_amount"]
+
+
+@admin.register(AutomaticTopUp)
+class AutomaticTopUpAdmin(ModelAdmin):
+    list_display = ["customer", "unit", "threshold", "target", "monthly_ceiling", "cooldown_minutes", "is_active"]
+    list_select_related = ["customer"]
+    search_fields = ["customer__key"]
+
+
+@admin.register(TopUp)
+class TopUpAdmin(ReadOnlyAdmin):
+    """An operator who was paid says so here; the customer has the credits at once."""
+
+    list_display = ["public_id", "customer", "bought", "paid", "status", "is_automatic", "provider", "created_at"]
+    list_filter = ["status", "provider", "is_automatic"]
+    list_select_related = ["customer"]
+    search_fields = ["public_id", "reference", "customer__key"]
+    ordering = ["-id"]
+    actions_detail = ["mark_paid", "mark_reversed"]
+
+    def bought(self, top_up: TopUp) -> str:
+        return shown(top_up.amount, top_up.unit)
+
+    def paid(self, top_up: TopUp) -> str:
+        return shown(top_up.charge, top_up.currency)
+
+    def has_decide_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
+        return request.user.has_perm("billing.change_topup")
+
+    @action(
+        description="Paid",
+        permissions=["decide"],
+        icon="check",
+        dialog={
+            "title": "Was it paid?",
+            "description": "The customer gets the credits now.",
+            "form_submit_text": "It was paid",
+        },
+    )
+    def mark_paid(self, request: HttpRequest, form: forms.Form, object_id: str) -> HttpResponse:
+        return self._decide(
+            request, object_id, lambda one: services.succeed(public_id=one.public_id, at=now()), "Paid."
+        )
+
+    @action(
+        description="Not paid",
+        permissions=["decide"],
+        icon="block",
+        variant=ActionVariant.DANGER,
+        dialog={
+            "title": "Did the payment fail, or was it paid back?",
+            "description": "What is left of the credits is void.",
+            "form_submit_text": "It was not paid",
+        },
+    )
+    def mark_reversed(self, request: HttpRequest, form: forms.Form, object_id: str) -> HttpResponse:
+        def undo(one: TopUp) -> object:
+            return services.reverse(public_id=one.public_id, failure="An operator took it back.", at=now())
+
+        return self._decide(request, object_id, undo, "Not paid.")
+
+    def _decide(self, request: HttpRequest, object_id: str, act: Callable[[TopUp], object], said: str) -> HttpResponse:
+        top_up: Any = self.get_object(request, object_id)
+        try:
+            act(top_up)
+        except ValidationError as error:
+            for sentence in sentences(error):
+                messages.error(request, sentence)
+        else:
+            self.log_change(request, top_up, said)
+            messages.success(request, said)
+        return HttpResponse(headers={"HX-Redirect": reverse("admin:billing_topup_change", args=[object_id])})
