@@ -1,4 +1,6 @@
+from dataclasses import replace
 from decimal import Decimal
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -354,6 +356,44 @@ def test_more_usage_never_costs_less_except_by_volume(row, first, second):
     low, high = sorted([first, second])
 
     assert rate_row(row, low).amount <= rate_row(row, high).amount
+
+
+@given(rows(), st.decimals(0, 300, places=3))
+def test_a_graduated_price_without_flats_has_no_steps(row, quantity):
+    """Also where a tier begins: a little more costs no more than that little at the dearest tier."""
+    tiers = tuple(replace(tier, flat_amount=D(0)) for tier in row.tiers)
+    row, little = replace(row, scheme="graduated", tiers=tiers, included=D(0)), D("0.001")
+    bounds = [tier.up_to for tier in tiers if tier.up_to is not None]
+
+    for start in (quantity, *bounds):
+        step = rate_row(row, start + little).amount - rate_row(row, start).amount
+        assert 0 <= step <= little * max(tier.unit_amount for tier in tiers)
+
+
+@given(rows(), st.lists(quantities, max_size=6), st.permutations(range(6)))
+def test_a_period_cut_anywhere_and_added_up_is_the_whole_in_any_order(row, used, order):
+    def parts(steps):
+        through = [D(sum(steps[:count])) for count in range(len(steps) + 1)]
+        amounts = [rate_row(row, quantity, count).amount for count, quantity in enumerate(through)]
+        return sum((later - earlier for earlier, later in pairwise(amounts)), amounts[0]), amounts[-1]
+
+    shuffled = [used[place] for place in order if place < len(used)]
+    (added, whole), (again, _) = parts(used), parts(shuffled)
+
+    assert added == again == whole == rate_row(row, D(sum(used)), len(used)).amount
+
+
+@given(rows(), quantities, st.none() | prices.map(lambda price: price * 50))
+def test_a_minimum_lifts_and_a_maximum_caps(row, quantity, minimum):
+    limits = [limit for limit in (minimum, row.maximum_amount) if limit is not None]
+    row = replace(row, minimum_amount=minimum, maximum_amount=max(limits) if row.maximum_amount is not None else None)
+    rated = rate_row(row, D(quantity))
+
+    lifted = with_minimum(row, rated)
+
+    assert lifted.amount == max(rated.amount, minimum or D(0))
+    assert row.maximum_amount is None or lifted.amount <= row.maximum_amount
+    assert lifted.amount == money.total(part.amount for part in lifted.breakdown)
 
 
 @given(rows(), quantities, quantities)
