@@ -10,7 +10,7 @@ from django.db import connection
 
 from accounts.models import Customer
 from billing.credits import services
-from billing.credits.models import GrantKind, LedgerEntry
+from billing.credits.models import CreditGrant, GrantKind, LedgerEntry
 from billing.cycle.services import advance
 from billing.cycle.verify import differences
 from billing.money import plain
@@ -31,7 +31,7 @@ def told(globex) -> Customer:
     make_meter("searches", aggregation="count", event_type="search")
     version = make_version(
         make_plan(),
-        credits=(CreditSpec("credits", Decimal(100)),),
+        credits=(CreditSpec("credits", Decimal(100), rollover_max=Decimal(25)),),
         prices=(PriceSpec("searches", meter="searches", unit="credits", unit_amount=Decimal(1)),),
         overage=(OverageSpec("credits", Decimal("0.01")),),
     )
@@ -59,7 +59,9 @@ def told(globex) -> Customer:
     advance(customer_id=globex.pk, at=day(4, 1))
     use(40, day(4, 10), day(4, 10))
     advance(customer_id=globex.pk, at=day(5, 1))
-    use(5, day(4, 30), day(5, 1) + HOUR)
+    use(40, day(4, 30), day(5, 1) + HOUR)
+    may = CreditGrant.objects.get(effective_at=day(5, 1))
+    services.adjust(grant=may, amount=Decimal(10), reason="Sorry for Tuesday", at=day(5, 2))
     return globex
 
 
