@@ -130,6 +130,7 @@ class CreditsPage:
     timezone: str
     period_start: datetime
     parked_reason: str
+    settled_through: datetime | None
     cards: Sequence[CreditCard]
 
 
@@ -142,6 +143,7 @@ def credits_page(reading: Reading) -> CreditsPage:
         timezone=reading.timezone,
         period_start=reading.local(reading.interval.start),
         parked_reason=next((balance.parked_reason for balance in shown), ""),
+        settled_through=next((balance.settled_through for balance in shown), None),
         cards=[_card(reading, balance) for balance in shown],
     )
 

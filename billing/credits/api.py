@@ -33,6 +33,7 @@ from billing.metering.queries import counted_through, dimensions
 from billing.money import plain, total
 from billing.rating.api import SeriesRowAnswer, shown_rows, shown_selection
 from billing.rating.selection import PARAMETERS, read_selection
+from billing.reads import snapshot
 
 # --- shapes -------------------------------------------------------------------------------------------------
 
@@ -156,16 +157,17 @@ class SpendView(ApiView):
             names=("price", "meter"),
             own=("unit",),
         )
-        as_of = counted_through(customer)  # before the numbers, so that they hold at least what it promises
-        rows = queries.spend_series(
-            customer, edges=chosen.edges, unit=unit, group_by=chosen.group_by, filters=chosen.filters
-        )
+        with snapshot():
+            as_of, settled_through = counted_through(customer), queries.settled_through(customer)
+            rows = queries.spend_series(
+                customer, edges=chosen.edges, unit=unit, group_by=chosen.group_by, filters=chosen.filters
+            )
         return Response(
             {
                 "customer": customer.key,
                 "unit": unit,
                 "as_of": plain_instant(as_of),
-                "settled_through": _instant(queries.settled_through(customer)),
+                "settled_through": _instant(settled_through),
                 **shown_selection(chosen),
                 "additive": True,
                 "total": plain(total(row.amount for row in rows)),
@@ -192,7 +194,8 @@ class CreditsView(ApiView):
         customer = customer_or_404(request, key)
         present = now(customer)
         at = read_query(request, CreditsQuery).get("at", present)
-        found = self.balances(customer, at, recorded_by=at if at < present else None)
+        with snapshot():
+            found = self.balances(customer, at, recorded_by=at if at < present else None)
         return Response({"data": [shown_balance(balance) for balance in found]})
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final
 
-from django.db import connection, transaction
+from django.db import connection
 
 from accounts.models import Customer
 from billing.credits.booking import book, key_of
@@ -19,6 +19,7 @@ from billing.metering import queries as metering
 from billing.metering import recount
 from billing.metering.folding import MERGED
 from billing.money import ZERO, plain
+from billing.reads import snapshot
 from billing.subscriptions.models import PeriodStatus
 from billing.subscriptions.queries import periods
 
@@ -149,11 +150,7 @@ def differences(customer: Customer | None = None, *, since: datetime = _BEGINNIN
 
 def books(customer: Customer, *, since: datetime) -> list[str]:
     """What does not agree in the books of a customer as they stand now, while others write."""
-    if connection.in_atomic_block:  # the caller has chosen
-        return list(differences(customer, since=since))
-    with transaction.atomic():
-        with connection.cursor() as cursor:
-            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+    with snapshot():
         return list(differences(customer, since=since))
 
 
