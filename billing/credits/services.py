@@ -11,6 +11,7 @@ from typing import Final
 
 from django.core.exceptions import ValidationError
 from django.db import OperationalError, connection, transaction
+from django.db.models import Sum
 
 from accounts.ids import new_id
 from accounts.models import Customer, User
@@ -18,11 +19,20 @@ from billing.credits import plan_credits, sealing, settlement
 from billing.credits.billed import bill
 from billing.credits.booking import total_of
 from billing.credits.ledger import Move, Posting, account, post
-from billing.credits.models import WITHDRAWN, AccountKind, CreditGrant, GrantKind, Settlement, TransactionCode
+from billing.credits.models import (
+    WITHDRAWN,
+    AccountKind,
+    CreditGrant,
+    Direction,
+    GrantKind,
+    LedgerEntry,
+    Settlement,
+    TransactionCode,
+)
 from billing.errors import Conflict
 from billing.metering import services as metering
 from billing.metering.models import Meter
-from billing.money import display, is_currency
+from billing.money import ZERO, display, is_currency
 from billing.periods import QUARTER, quarter_ceil, quarter_floor
 from billing.subscriptions.models import PeriodStatus, PlanSegment
 
@@ -150,7 +160,7 @@ def issue_plan_grants(*, customer_id: int, at: datetime) -> bool:
     new = [grant for grant in wanted if not _stands(grant, standing.get(_place(grant)))]
     kept = {_place(grant) for grant in wanted if _stands(grant, standing.get(_place(grant)))}
     old = [grant for place, grant in standing.items() if place not in kept]
-    _withdraw(customer_id, old)
+    _withdraw(customer_id, old, at)
     due = [grant for grant in new if plan_credits.is_due(grant, at)]
     for grant in due:
         grant.rolled_from = plan_credits.ancestor_of(grant)
@@ -166,8 +176,10 @@ def _stands(wanted: CreditGrant, given: CreditGrant | None) -> bool:
     return given is not None and (given.voided_at is not None or given.expires_at == wanted.expires_at)
 
 
-def _withdraw(customer_id: int, grants: Sequence[CreditGrant]) -> None:
-    """As if they had never been usable: settlement moves what they paid to others, and the whole amount to voided."""
+def _withdraw(customer_id: int, grants: Sequence[CreditGrant], at: datetime) -> None:
+    """As if they had never been usable: settlement moves what they paid to others, and the whole amount to voided. What
+    is posted as expired, because the change was at that instant, comes back first."""
+    post(customer_id=customer_id, postings=[posting for grant in grants for posting in _unexpire(grant, at)], at=at)
     for grant in grants:
         grant.voided_at, grant.forfeited = grant.effective_at, total_of(grant)
         grant.reason = "Withdrawn, because the plan changed within the billing period."
@@ -177,6 +189,20 @@ def _withdraw(customer_id: int, grants: Sequence[CreditGrant]) -> None:
         since = min(grant.effective_at for grant in grants)
         state.resettle_from = min(since, state.resettle_from or since)
         state.save(update_fields=["resettle_from"])
+
+
+def _unexpire(grant: CreditGrant, at: datetime) -> list[Posting]:
+    entries = LedgerEntry.objects.filter(account=grant.account, transaction__code=TransactionCode.EXPIRY)
+    sums = dict(entries.values_list("direction").annotate(Sum("amount")))
+    lapsed = sums.get(Direction.DEBIT, ZERO) - sums.get(Direction.CREDIT, ZERO)
+    expired, voided = (
+        account(grant.customer_id, grant.unit, kind) for kind in (AccountKind.EXPIRED, AccountKind.VOIDED)
+    )
+    key = f"withdraw:{grant.public_id}"
+    return [
+        Posting(TransactionCode.EXPIRY, f"{key}:back", at, [Move(grant.account, expired, -lapsed)]),
+        Posting(TransactionCode.VOID, key, at, [Move(grant.account, voided, lapsed)]),
+    ]
 
 
 def _issue(given: CreditGrant, at: datetime) -> None:
