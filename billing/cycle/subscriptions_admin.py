@@ -16,7 +16,7 @@ from django.shortcuts import render
 from django.urls import URLPattern, path, reverse
 from unfold.admin import ModelAdmin
 from unfold.decorators import action, display
-from unfold.widgets import UnfoldAdminRadioSelectWidget, UnfoldAdminSelectWidget
+from unfold.widgets import UnfoldAdminSelectWidget
 
 from billing.admin_pages import ReadOnlyInline, add_refusal
 from billing.clock import now
@@ -67,7 +67,7 @@ class SubscriptionForm(forms.ModelForm):
 
 
 class WhenForm(forms.Form):
-    when = forms.ChoiceField(choices=_WHEN, initial="period_end", widget=UnfoldAdminRadioSelectWidget)
+    when = forms.ChoiceField(choices=_WHEN, initial="period_end", widget=UnfoldAdminSelectWidget)
 
 
 class MoveForm(WhenForm):
