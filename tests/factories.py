@@ -9,6 +9,7 @@ from django.db import transaction
 
 from accounts.auth import digest
 from accounts.models import ApiKey, Customer, Scope
+from billing.metering import ingesting
 from billing.metering import services as metering
 from billing.metering.models import Meter
 from billing.pricing.models import Plan, PlanVersion
@@ -53,10 +54,10 @@ def event(event_id: str, customer: str = "acme", **fields: Any) -> dict[str, Any
     return sent | ({"properties": properties} if properties else {})
 
 
-def ingest(*events: dict[str, Any], at: datetime, backfill: bool = False) -> metering.IngestAnswer:
+def ingest(*events: dict[str, Any], at: datetime, backfill: bool = False) -> ingesting.IngestAnswer:
     """Take events as the API does."""
     body = json.dumps(events, default=str).encode()
-    return metering.ingest(body=body, content_type="application/json", api_key=None, at=at, backfill=backfill)
+    return ingesting.ingest(body=body, content_type="application/json", api_key=None, at=at, backfill=backfill)
 
 
 def fold(customer: Customer, *, at: datetime) -> datetime | None:

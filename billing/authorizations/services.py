@@ -19,6 +19,7 @@ from billing.authorizations.models import Authorization, EndedBy
 from billing.authorizations.store import Locked, NewHold
 from billing.budgets.models import Budget
 from billing.errors import Conflict
+from billing.metering import ingesting
 from billing.metering import services as metering
 from billing.money import ZERO, exact
 
@@ -149,7 +150,7 @@ def capture(*, authorization: Authorization, at: datetime) -> Authorization:
 class Refused(Exception):  # noqa: N818 -- an answer
     """Some events of a capture cannot be taken, so nothing is recorded and the authorization stays open."""
 
-    def __init__(self, answer: metering.IngestAnswer) -> None:
+    def __init__(self, answer: ingesting.IngestAnswer) -> None:
         super().__init__("Some events cannot be taken.")
         self.answer = answer
 
@@ -157,14 +158,14 @@ class Refused(Exception):  # noqa: N818 -- an answer
 @transaction.atomic
 def capture_with_events(
     *, authorization: Authorization, events: Sequence[Mapping[str, Any]], api_key: ApiKey, at: datetime
-) -> tuple[Authorization, metering.IngestAnswer]:
+) -> tuple[Authorization, ingesting.IngestAnswer]:
     """Record the events and end the authorization, or neither. It stays reserved until the events are settled.
 
     Raises Refused, decoding.BodyError, or Conflict `authorization_not_open`.
     """
     body = _encoder.encode(list(events))
-    sent = metering.judged(body=body, content_type="application/json", api_key=api_key, at=at)
-    [answer] = metering.record([sent])
+    sent = ingesting.judged(body=body, content_type="application/json", api_key=api_key, at=at)
+    [answer] = ingesting.record([sent])
     if answer.rejected or answer.conflict:
         raise Refused(answer)
     named = (authorization.public_id, authorization.customer.key)
@@ -177,9 +178,9 @@ _encoder: Final = msgspec.json.Encoder(decimal_format="number")
 
 
 @transaction.atomic
-def _record(requests: Sequence[metering.Judged], *, permanent: bool = False) -> list[metering.IngestAnswer]:
+def _record(requests: Sequence[ingesting.Judged], *, permanent: bool = False) -> list[ingesting.IngestAnswer]:
     """Store events; those that name an open authorization end it at once. An unknown or ended one is a warning."""
-    answers = metering.record(requests, permanent=permanent)
+    answers = ingesting.record(requests, permanent=permanent)
     endings = [ending for answer in answers for ending in answer.endings]
     if endings:
         # Of all requests together, so that locks are taken in one order. They came at one time, but for microseconds.
@@ -190,7 +191,7 @@ def _record(requests: Sequence[metering.Judged], *, permanent: bool = False) -> 
     return answers
 
 
-def _warn(answer: metering.IngestAnswer, ended: set[str]) -> None:
+def _warn(answer: ingesting.IngestAnswer, ended: set[str]) -> None:
     """Of those that were not open. The first event that names one has ended it; a second finds it ended."""
     for ending in answer.endings:
         if ending.authorization in ended:
@@ -199,7 +200,7 @@ def _warn(answer: metering.IngestAnswer, ended: set[str]) -> None:
             answer.warn(ending, "authorization_not_open")
 
 
-take: Final = metering.Ingest(_record)
+take: Final = ingesting.Ingest(_record)
 
 
 def _end_by_events(names: Sequence[tuple[str, str]], ended_by: EndedBy, at: datetime) -> set[str]:

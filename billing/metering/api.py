@@ -35,7 +35,7 @@ from billing.http import (
     read_body,
     read_query,
 )
-from billing.metering import correcting, decoding, limits, queries, services
+from billing.metering import correcting, decoding, ingesting, limits, queries
 from billing.metering.corrections import UnknownEvent
 from billing.metering.models import (
     CorrectionKind,
@@ -165,7 +165,7 @@ class EventsView(ApiView):
     customer_key_may_read = True
     idempotent = False  # an event carries its identity itself
     renderer_classes = [ExactJSONRenderer]
-    take: ClassVar[Callable[..., services.IngestAnswer]] = staticmethod(services.ingest)
+    take: ClassVar[Callable[..., ingesting.IngestAnswer]] = staticmethod(ingesting.ingest)
 
     @extend_schema(
         operation_id="events_create",

@@ -132,6 +132,11 @@ def counter(definition: Definition) -> Counter:
     return Counter(definition)
 
 
+def revisions(counters: Mapping[str, Iterable[Counter]]) -> dict[str, int]:
+    """By type of event: the highest revision of its meters."""
+    return {kind: max(one.definition.revision for one in found) for kind, found in counters.items()}
+
+
 def feeds(counters: Iterable[Counter], event: Event) -> list[Feed]:
     """What the event adds to each meter of its type. InvalidValue when one of them cannot take it."""
     found: list[Feed] = []

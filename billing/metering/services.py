@@ -1,7 +1,6 @@
-"""Actions of metering: take events, count them, define meters."""
+"""Actions of metering: count events, import them, define meters."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import batched
@@ -11,8 +10,6 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import F, Max, QuerySet
 
-from accounts.gathering import Gathered
-from accounts.models import ApiKey
 from billing.errors import Conflict
 from billing.metering import (
     backfilling,
@@ -21,7 +18,7 @@ from billing.metering import (
     counting,
     decoding,
     folding,
-    limits,
+    ingesting,
     minutes,
     partitions,
     queries,
@@ -32,7 +29,7 @@ from billing.metering.counting import InvalidValue
 from billing.metering.decoding import Refusal
 from billing.metering.importing import Fingerprint
 from billing.metering.importing import Options as ImportOptions
-from billing.metering.judging import DEFAULT_SOURCE, UNTIMELY, Event, Window, judge, judge_by_clock, window
+from billing.metering.judging import window
 from billing.metering.models import (
     Aggregation,
     Backfill,
@@ -51,280 +48,9 @@ MOST_REPLAYED: Final = 5_000  # unmatched events that one transaction moves
 IDENTITIES_KEPT: Final = timedelta(days=42)  # longer than events are accepted back
 REFUSED_KEPT: Final = timedelta(days=90)
 MOST_FORGOTTEN: Final = 10_000  # identities in one transaction
-MOST_GATHERED: Final = 250  # events of one body, up to which others may share its transaction
-_SAMPLE: Final = 1_000  # characters kept of a refused item
 
 
-# --- taking events ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """A stored event that names an authorization."""
-
-    index: int
-    event_id: str
-    customer_key: str
-    authorization: str
-
-
-@dataclass(slots=True)
-class IngestAnswer:
-    """How many items came to what, and each one that was not plainly accepted, in the order they were sent.
-
-    `endings`: the authorizations that stored events end, for the room that knows them.
-    """
-
-    accepted: int = 0
-    duplicate: int = 0
-    conflict: int = 0
-    unmatched: int = 0
-    rejected: int = 0
-    results: list[dict[str, Any]] = field(default_factory=list)
-    endings: list[Ending] = field(default_factory=list)
-
-    def warn(self, ending: Ending, warning: str) -> None:
-        """Say something about an item that was stored all the same."""
-        mine = next((result for result in self.results if result["index"] == ending.index), None)
-        if mine is None:
-            mine = {"index": ending.index, "id": ending.event_id, "status": "accepted"}
-            self.results.append(mine)
-        mine["warning"] = warning
-
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "accepted": self.accepted,
-            "duplicate": self.duplicate,
-            "conflict": self.conflict,
-            "unmatched": self.unmatched,
-            "rejected": self.rejected,
-            "results": sorted(self.results, key=lambda result: result["index"]),
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """An item that was refused, and why."""
-
-    index: int
-    id: str | None
-    source: str
-    refusal: Refusal
-    sample: str
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """The items of one request: events, and those that are refused already."""
-
-    events: Sequence[Event]
-    refused: Sequence[Refused]
-    api_key_id: int | None
-    at: datetime
-
-
-def judged(*, body: bytes, content_type: str, api_key: ApiKey | None, at: datetime, backfill: bool = False) -> Judged:
-    """What the items of a body come to before anything is stored. Raises decoding.BodyError when the body as a whole
-    cannot be read, and limits.Limited when the key has sent too much."""
-    cut = decoding.split(body, content_type)
-    if api_key:
-        limits.charge(api_key, len(cut.items))
-    events, refused = _judged(cut.items, cut.shape, window(at, backfill=backfill))
-    if any(one.refusal.code in UNTIMELY for one in refused):
-        events, refused = _judged_by_clocks(cut, events, refused, backfill)
-    return Judged(events, refused, api_key.pk if api_key else None, at)
-
-
-def _judged_by_clocks(
-    cut: decoding.Body, events: list[Event], refused: Sequence[Refused], backfill: bool
-) -> tuple[list[Event], list[Refused]]:
-    """Items that come too early or too late by our clock may be timely by the test clock of their customer."""
-    untimely = {one.index: cut.items[one.index] for one in refused if one.refusal.code in UNTIMELY}
-    sent = {index: decoding.read(item, cut.shape) for index, item in untimely.items() if isinstance(item, bytes)}
-    clocks = store.clock_times({one.customer for one in sent.values()})
-    still: list[Refused] = []
-    for one in refused:
-        clock = clocks.get(sent[one.index].customer) if one.index in sent else None
-        if clock is None:
-            still.append(one)
-            continue
-        try:
-            events.append(judge(sent[one.index], one.index, window(clock, backfill=backfill)))
-        except Refusal as refusal:
-            still.append(replace(one, refusal=refusal))
-    return sorted(events, key=lambda event: event.index), still
-
-
-@transaction.atomic(savepoint=False)
-def record(requests: Sequence[Judged], *, permanent: bool = False) -> list[IngestAnswer]:
-    """Store judged events; what was refused before is answered and counted with what is refused now."""
-    answers = [IngestAnswer() for _ in requests]
-    events = [event for request in requests for event in request.events]
-    catalogue = _Catalogue.held_for(events) if events else None
-    taken: list[tuple[list[store.Item], IngestAnswer]] = []
-    for request, answer in zip(requests, answers, strict=True):
-        refused = list(request.refused)
-        if catalogue:
-            items, invalid = _matched(request, catalogue, permanent)
-            refused += invalid
-            taken.append((items, answer))
-        if refused:
-            _answer_refused(refused, answer)
-            store.append_refused(_grouped(refused), api_key_id=request.api_key_id, at=request.at)
-    _append(taken, permanent)
-    return answers
-
-
-class Ingest:
-    """Takes the events of a body, each on its own, in one transaction that only appends; small bodies that come at the
-    same time share it. Not inside a transaction of the caller's.
-
-    Once it returns, what is answered as accepted or unmatched is stored for good. `backfill` takes events back to
-    1970 and keeps their identities for ever. Raises as `judged` does.
-
-    `record` stores them: a later room does more in the same transaction.
-    """
-
-    def __init__(self, record: Callable[..., list[IngestAnswer]]) -> None:
-        self._record = record
-        self._gathered = Gathered(record, weigh=lambda sent: len(sent.events), most=decoding.MAX_EVENTS)
-
-    def __call__(
-        self, *, body: bytes, content_type: str, api_key: ApiKey | None, at: datetime, backfill: bool = False
-    ) -> IngestAnswer:
-        sent = judged(body=body, content_type=content_type, api_key=api_key, at=at, backfill=backfill)
-        if backfill or len(sent.events) > MOST_GATHERED:
-            [answer] = self._record([sent], permanent=backfill)
-            return answer
-        return self._gathered(sent)
-
-
-ingest: Final = Ingest(record)
-
-
-def _judged(
-    items: Sequence[bytes | Refusal], shape: decoding.Shape, taken: Window, source: str = ""
-) -> tuple[list[Event], list[Refused]]:
-    """Items that are events, and those that are refused; these count for `source` where they name none."""
-    events: list[Event] = []
-    refused: list[Refused] = []
-    for index, item in enumerate(items):
-        try:
-            if isinstance(item, Refusal):
-                raise item
-            events.append(judge(decoding.read(item, shape), index, taken))
-        except Refusal as refusal:
-            raw = b"" if isinstance(item, Refusal) else item
-            event_id, named = decoding.names(raw)
-            sample = raw[: 4 * _SAMPLE].decode(errors="ignore")[:_SAMPLE]
-            refused.append(Refused(index, event_id, named or source, refusal, sample))
-    return events, refused
-
-
-@dataclass(frozen=True, slots=True)
-class _Catalogue:
-    """What decides where events count. Until the transaction ends, no customer or meter comes between."""
-
-    customers: Mapping[str, int]
-    clocks: Mapping[str, datetime]
-    counters: Mapping[str, list[counting.Counter]]
-    revisions: Mapping[str, int]
-
-    @classmethod
-    def held_for(cls, events: Sequence[Event]) -> "_Catalogue":
-        keys, types = {event.customer_key for event in events}, {event.type for event in events}
-        customers, clocks, counters = store.held_catalogue(keys, types)
-        return cls(customers, clocks, counters, _revisions(counters))
-
-
-def _matched(request: Judged, catalogue: _Catalogue, permanent: bool) -> tuple[list[store.Item], list[Refused]]:
-    """The events with their customers and what they add to the counters, and those whose values are refused, or whose
-    time is by their customer's test clock."""
-    customers, counters, revisions = catalogue.customers, catalogue.counters, catalogue.revisions
-    items: list[store.Item] = []
-    refused: list[Refused] = []
-    for event in request.events:
-        customer_id = customers.get(event.customer_key)
-        try:
-            if catalogue.clocks and event.customer_key in catalogue.clocks:
-                judge_by_clock(event, window(catalogue.clocks[event.customer_key], backfill=permanent))
-                event.recorded_at = request.at
-            feeds = counting.feeds(counters.get(event.type, ()), event)
-        except (InvalidValue, Refusal) as error:
-            refusal = error if isinstance(error, Refusal) else Refusal("invalid_value", str(error), "properties")
-            refused.append(Refused(event.index, event.id, event.source, refusal, event.properties_json[:_SAMPLE]))
-            continue
-        if customer_id is None:
-            items.append(store.Unmatched(event, UnmatchedReason.UNKNOWN_CUSTOMER.value))
-        elif event.type not in counters:
-            items.append(store.Unmatched(event, UnmatchedReason.NO_METER.value))
-        else:
-            items.append(store.Matched(event, customer_id, feeds, revisions[event.type]))
-    return items, refused
-
-
-def _revisions(counters: Mapping[str, Iterable[counting.Counter]]) -> dict[str, int]:
-    return {kind: max(one.definition.revision for one in found) for kind, found in counters.items()}
-
-
-def _append(taken: Sequence[tuple[list[store.Item], IngestAnswer]], permanent: bool) -> None:
-    first: dict[str, store.Item] = {}
-    for items, _ in taken:
-        for item in items:
-            first.setdefault(item.event.digest, item)
-    known = store.append(list(first.values()), permanent=permanent) if first else {}
-    for items, answer in taken:
-        for item in items:
-            digest = item.event.digest
-            winner = known.get(digest)
-            if winner is None and item is first[digest]:
-                _answer_stored(item, answer)
-            else:
-                _answer_repeat(item.event, winner or first[digest].event.payload, answer)
-
-
-def _answer_repeat(event: Event, payload: str, answer: IngestAnswer) -> None:
-    if event.payload == payload:
-        answer.duplicate += 1
-        answer.results.append({"index": event.index, "id": event.id, "status": "duplicate"})
-    else:
-        answer.conflict += 1
-        answer.results.append(_conflict(event))
-
-
-def _answer_stored(item: store.Item, answer: IngestAnswer) -> None:
-    event = item.event
-    if isinstance(item, store.Unmatched):
-        answer.unmatched += 1
-        result = {"index": event.index, "id": event.id, "status": "unmatched", "reason": item.reason}
-        answer.results.append(result)
-    else:
-        answer.accepted += 1
-    if event.authorization is not None:
-        answer.endings.append(Ending(event.index, event.id, event.customer_key, event.authorization))
-
-
-def _conflict(event: Event) -> dict[str, Any]:
-    detail = "Another event with this source and id said something else; the first one counts."
-    return {"index": event.index, "id": event.id, "status": "conflict", "detail": detail}
-
-
-def _answer_refused(refused: Sequence[Refused], answer: IngestAnswer) -> None:
-    answer.rejected += len(refused)
-    for one in refused:
-        result = {"index": one.index, "id": one.id, "status": "rejected", "code": one.refusal.code}
-        if one.refusal.field:
-            result["field"] = one.refusal.field
-        answer.results.append(result | {"detail": one.refusal.detail})
-
-
-def _grouped(refused: Sequence[Refused]) -> list[store.RefusedGroup]:
-    groups: dict[tuple[str, str], store.RefusedGroup] = {}
-    for one in refused:
-        source, code = one.source or DEFAULT_SOURCE, one.refusal.code
-        new = store.RefusedGroup(source, code, 0, one.sample, one.refusal.detail)
-        groups.setdefault((source, code), new).items += 1
-    return list(groups.values())
+# --- what waits, and what is forgotten -------------------------------------------------------------------------
 
 
 @transaction.atomic
@@ -342,7 +68,7 @@ def replay_unmatched(*, customer_keys: Sequence[str] = (), event_types: Sequence
     rows = store.matchable(customer_keys, event_types, MOST_REPLAYED)
     words = corrections.of([event.digest for _, _, event in rows])
     counters = store.counters({event.type for _, _, event in rows})
-    revisions = _revisions(counters)
+    revisions = counting.revisions(counters)
     moved: dict[int, store.Matched] = {}
     invalid: list[int] = []
     for row_id, customer_id, event in rows:
@@ -393,7 +119,7 @@ def start_import(*, file: Fingerprint, options: ImportOptions, name: str, at: da
 
 
 @transaction.atomic
-def import_rows(*, run: ImportRun, rows: Sequence[tuple[int, bytes | Refusal]], at: datetime) -> IngestAnswer:
+def import_rows(*, run: ImportRun, rows: Sequence[tuple[int, bytes | Refusal]], at: datetime) -> ingesting.IngestAnswer:
     """Take the next rows of a file, which begin after `run.next_row`, and note how far it has come, at once.
 
     Their identities are the file's digest and the row's number, and are kept for ever: a row is imported once.
@@ -401,8 +127,8 @@ def import_rows(*, run: ImportRun, rows: Sequence[tuple[int, bytes | Refusal]], 
     run = ImportRun.objects.select_for_update().get(pk=run.pk)
     rows = [row for row in rows if row[0] > run.next_row]  # another process may have taken some
     items = [item for _, item in rows]
-    events, refused = _judged(items, decoding.Shape.NATIVE, window(at, backfill=True), source=run.digest)
-    [answer] = record([Judged(events, refused, None, at)], permanent=True)
+    events, refused = ingesting.judge_items(items, decoding.Shape.NATIVE, window(at, backfill=True), source=run.digest)
+    [answer] = ingesting.record([ingesting.Judged(events, refused, None, at)], permanent=True)
     run.next_row = rows[-1][0] if rows else run.next_row
     run.accepted += answer.accepted + answer.unmatched
     run.refused += answer.rejected + answer.conflict

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from django.db import connections
 
 from billing.cycle.services import tick
-from billing.metering import services
+from billing.metering import ingesting
 from billing.metering.models import UsageDelta
 from tests.benchmarks import stage
 from tests.benchmarks.ingest import copy_rate
@@ -48,7 +48,7 @@ def _take(batches: list[list[Event]]) -> float:
     bodies = [json.dumps(batch).encode() for batch in batches]
     begun = time.perf_counter()
     for body in bodies:
-        services.ingest(body=body, content_type="application/json", api_key=None, at=datetime.now(UTC))
+        ingesting.ingest(body=body, content_type="application/json", api_key=None, at=datetime.now(UTC))
     return time.perf_counter() - begun
 
 

@@ -32,6 +32,7 @@ from billing.credits.models import GrantKind
 from billing.cycle import services as cycle
 from billing.management.showcase import CAPPED, CREDITS, OUTCOMES, REASON, SHOWCASES, Call, is_reopened
 from billing.management.traffic import COMPLETION, PROFILES, SEARCH, events, history
+from billing.metering import ingesting
 from billing.metering import services as metering
 from billing.metering.correcting import void_event
 from billing.money import mul_div
@@ -247,7 +248,7 @@ def _plan(key: str, name: str, spec: VersionSpec, at: datetime) -> PlanVersion:
 def _ingest(events: Iterable[dict[str, Any]], at: datetime) -> None:
     for batch in batched(events, 1000):
         body = json.dumps(batch).encode()
-        metering.ingest(body=body, content_type="application/json", api_key=None, at=at)
+        ingesting.ingest(body=body, content_type="application/json", api_key=None, at=at)
 
 
 def _budget(customer: Customer) -> None:

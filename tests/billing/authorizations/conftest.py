@@ -18,8 +18,8 @@ from billing.budgets.models import Budget
 from billing.credits import services as credits
 from billing.credits.models import CreditGrant, GrantKind
 from billing.cycle.services import subscribe
+from billing.metering.ingesting import IngestAnswer
 from billing.metering.models import Meter
-from billing.metering.services import IngestAnswer
 from billing.pricing.spec import PriceSpec
 from tests.factories import event, make_meter, make_plan, make_version
 

@@ -6,10 +6,10 @@ from decimal import Decimal
 
 import pytest
 
-from billing.metering import services
+from billing.metering import ingesting
 from billing.metering.identity import member_digest
+from billing.metering.ingesting import Ending
 from billing.metering.models import EventIdentity, RefusedItems, UnmatchedEvent, UsageDelta, UsageEvent
-from billing.metering.services import Ending
 from tests.factories import event, ingest, make_meter
 
 AT = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
@@ -70,7 +70,7 @@ def test_an_event_is_read_back_as_it_was_sent(size):
     odd = event("id\\1 \u202e", source="so\\urce", properties=said, timestamp="2026-11-23T09:59:59.123456789+01:00")
     body = json.dumps([odd] + [event(f"e{n}") for n in range(size - 1)], default=float).encode()
 
-    services.ingest(body=body, content_type="application/json", api_key=None, at=AT)
+    ingesting.ingest(body=body, content_type="application/json", api_key=None, at=AT)
 
     stored = UsageEvent.objects.get(event_id="id\\1 \u202e")
     assert stored.source == "so\\urce"
@@ -119,7 +119,7 @@ def test_the_same_id_of_another_source_is_another_event():
 def test_the_payload_is_the_same_whatever_the_order_of_keys_and_the_form_of_numbers():
     def sent(properties):
         body = b'[{"id":"a","type":"t","customer":"acme","properties":%b}]' % properties
-        return services.ingest(body=body, content_type="application/json", api_key=None, at=AT)
+        return ingesting.ingest(body=body, content_type="application/json", api_key=None, at=AT)
 
     sent(b'{"x":1.50,"y":{"b":100,"a":0}}')
 
@@ -180,7 +180,7 @@ def test_a_number_no_meter_takes_refuses_as_a_value_and_is_stored_otherwise(size
     good = b'{"id": "b", "type": "llm.completion", "customer": "acme", "properties": {"other": -1e400}}'
     filler = [json.dumps(event(f"f{n}")).encode() for n in range(size)]
 
-    answer = services.ingest(
+    answer = ingesting.ingest(
         body=b"[%b]" % b",".join([bad, good, *filler]), content_type="application/json", api_key=None, at=AT
     )
 

@@ -6,7 +6,7 @@ import pytest
 from django.urls import reverse
 
 from billing.clock import now
-from billing.metering import intake, services
+from billing.metering import ingesting, intake, services
 from billing.metering.correcting import amend_event, void_event
 from billing.metering.intake_admin import span
 from billing.metering.models import EventIdentity
@@ -62,7 +62,7 @@ def test_the_forms_that_mend_are_filled_in(client, olivia):
 def test_refused_items_are_counted_by_code_key_and_source(page, acme):
     key, _ = make_api_key(name="Gateway")
     for _ in range(2):
-        services.ingest(
+        ingesting.ingest(
             body=b'[{"id": "x", "source": "gw", "customer": "acme"}]',
             content_type="application/json",
             api_key=key,
