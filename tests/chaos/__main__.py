@@ -5,7 +5,8 @@
 Eight processes send events with known ids, shuffled, and write each acknowledgement to disk before they go on. Web
 (all of it, or one of its processes), worker, beat, PostgreSQL (immediate stop) and Valkey are killed and started
 again. Afterwards nothing that was acknowledged may be missing, nothing may be there twice, and every counter must be
-the sum of the raw rows. SECONDS bounds the sending: what was not sent by then is left out, and the report says so.
+the sum of the raw rows. SECONDS bounds the sending, outages included: what was not sent and who was not killed by then
+is left out, and the report says so. The run fails when that leaves too little to prove anything.
 """
 
 import os
@@ -112,13 +113,29 @@ def _told(plan: Plan, report: Report) -> list[str]:
     """Say what happened; what falls short of the rules of the game is a problem."""
     asked = load.TIMES * plan.events
     answers = ", ".join(f"{how} {n:,}" for how, n in sorted(report.outcomes.items()))
-    print(f"kills: {_counted(report.kills)}; with requests in flight: {report.kills_in_flight}")
+    print(f"kills: {_counted(report.kills)} of {plan.kills}; with requests in flight: {report.kills_in_flight}")
     print(f"  a client saw its request break at {_counted(report.kills_felt)}")
     print(f"  ended by themselves and were started again: {dict(report.ended_by_themselves) or 'none'}")
     print(f"requests: {answers}; batches given up: {report.given_up:,}")
     print(f"events: {report.sent_events:,} of {asked:,} answered in {report.seconds:.0f} s: {dict(report.accepted)}")
-    short = len(report.kills_felt) * 2 < len(report.kills)
-    return ["fewer than half of the kills broke a request"] if short else []
+    if report.sent_events < asked or len(report.kills) < plan.kills:
+        print(
+            f"left out: {1 - report.sent_events / asked:.0%} of the events and {plan.kills - len(report.kills)} kills "
+            f"in {plan.seconds:.0f} s (batches that were given up are among them)"
+        )
+    return _too_little(plan, report)
+
+
+def _too_little(plan: Plan, report: Report) -> list[str]:
+    problems = []
+    if report.kills_in_flight * 2 < plan.kills:
+        problems.append(
+            f"only {report.kills_in_flight} of {plan.kills} kills met a request in flight, fewer than half: "
+            f"{report.outcomes['ok']} requests were answered in {plan.seconds:.0f} s. Give it more SECONDS"
+        )
+    if len(report.kills_felt) * 2 < len(report.kills):
+        problems.append(f"only {len(report.kills_felt)} of {len(report.kills)} kills broke a request, fewer than half")
+    return problems
 
 
 def _counted(kills: Sequence[Kill]) -> str:

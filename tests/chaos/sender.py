@@ -23,12 +23,14 @@ from tests.chaos.load import body
 
 PAUSE_SECONDS = 0.2
 TIMEOUT_SECONDS = 60
+LEAST_SECONDS = 0.1  # to wait for an answer when the time is all but over
 GIVES_UP = 0.1  # of the requests whose connection broke
 
 
 @dataclass(frozen=True)
 class Orders:
-    """What a sender is told. Batches are numbered; `log` is where it notes their outcomes."""
+    """What a sender is told. Batches are numbered; `log` is where it notes their outcomes. By `until`, on the clock of
+    time.monotonic, which all processes share, it ends, whatever it waits for."""
 
     place: int
     url: str
@@ -37,6 +39,7 @@ class Orders:
     batches: list[tuple[int, "array[int]"]]
     log: Path
     seed: str
+    until: float
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ class Shared:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one request ended: `ok`, `broken` (no whole answer came), `unreachable`, or another status."""
+    """How one request ended: `ok`, `broken` (no whole answer came), `late` (the time was over before one came),
+    `unreachable`, or another status."""
 
     request: int
     batch: int
@@ -62,7 +66,7 @@ class Sender:
     def __init__(self, orders: Orders, shared: Shared) -> None:
         self.orders, self.shared = orders, shared
         address = urlsplit(orders.url)
-        self.connection = HTTPConnection(address.hostname or "", address.port, timeout=TIMEOUT_SECONDS)
+        self.connection = HTTPConnection(address.hostname or "", address.port)
         self.headers = {"Authorization": f"Bearer {orders.secret}", "Content-Type": "application/json"}
         self.random = Random(orders.seed)
         self.requests = 0
@@ -70,21 +74,26 @@ class Sender:
     def run(self) -> None:
         with self.orders.log.open("w") as self.log:
             for batch, numbers in self.orders.batches:
-                if self.shared.stop.is_set():
+                if self._is_over:
                     return
                 self._send(batch, body(numbers, self.orders.begun))
                 self.shared.done[self.orders.place] += len(numbers)
+
+    @property
+    def _is_over(self) -> bool:
+        return self.shared.stop.is_set() or time.monotonic() >= self.orders.until
 
     def _send(self, batch: int, content: bytes) -> None:
         """Until it is acknowledged, given up, or the run is stopped."""
         while True:
             how, counts = self._post(content)
             self._note(Outcome(self.requests, batch, how, counts))
-            if how == "ok" or (how == "broken" and self.random.random() < GIVES_UP) or self.shared.stop.is_set():
+            if how == "ok" or (how == "broken" and self.random.random() < GIVES_UP) or self._is_over:
                 return
             time.sleep(PAUSE_SECONDS)
 
     def _post(self, content: bytes) -> tuple[str, dict[str, int]]:
+        self.connection.timeout = max(min(TIMEOUT_SECONDS, self.orders.until - time.monotonic()), LEAST_SECONDS)
         try:
             self.connection.connect()
         except OSError:
@@ -96,7 +105,7 @@ class Sender:
                 answer = self.connection.getresponse()
                 said = answer.read()
             except (OSError, HTTPException):
-                return "broken", {}
+                return "late" if self._is_over else "broken", {}
             finally:
                 self.connection.close()
         if answer.status != 200:

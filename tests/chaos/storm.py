@@ -1,6 +1,7 @@
 """Senders at work while a victim after another is killed, and what came of it.
 
 The kills are spread at random over the events that are to be sent, and over the time there is, whichever comes first.
+When starting the victims again takes so long that the time is over, the other kills are left out.
 """
 
 import multiprocessing
@@ -10,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import ceil
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from random import Random
@@ -19,6 +21,7 @@ from tests.chaos import load
 from tests.chaos.sender import Orders, Outcome, Shared, outcomes, send
 
 FLIGHT_SECONDS = 15  # to wait for a request in flight before a kill
+FIRST_KILL, LAST_KILL = 0.005, 0.97  # shares of the work and of the time
 BREATH_SECONDS = 0.02
 
 
@@ -33,14 +36,15 @@ class Victim(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """What is done. `victims`: name -> how often it is chosen, relative to the others. Stops after `seconds`."""
+    """What is done. `victims`: name -> how often it is chosen, relative to the others. No request outlasts `seconds`;
+    what was killed last may take longer to come back."""
 
     seed: int
     events: int
     kills: int
     senders: int
     seconds: float
-    victims: Mapping[str, float]
+    victims: Mapping[str, int]
 
 
 @dataclass
@@ -83,7 +87,9 @@ class Report:
     def problems(self) -> list[str]:
         """What the answers themselves show to be wrong: nothing that was sent may be refused, or end in an error."""
         wrong = {name: n for name, n in self.accepted.items() if n and name not in ("accepted", "duplicate")}
-        wrong |= {how: n for how, n in self.outcomes.items() if how not in ("ok", "broken", "unreachable", "503")}
+        wrong |= {
+            how: n for how, n in self.outcomes.items() if how not in ("ok", "broken", "late", "unreachable", "503")
+        }
         return [f"{n} x {name}" for name, n in wrong.items()]
 
 
@@ -106,14 +112,10 @@ class Storm:
     def run(self) -> Report:
         """Call it from a process with one thread, which is also the one that started the victims."""
         began = time.monotonic()
-        senders = self._start_senders()
+        senders = self._start_senders(until=began + self.plan.seconds)
         try:
-            for share in sorted(self.random.uniform(0.005, 0.97) for _ in range(self.plan.kills)):
-                self._wait_for(share, senders, began + share * self.plan.seconds)
-                self._strike()
+            self._kill_all(senders, began)
             while any(sender.is_alive() for sender in senders):
-                if time.monotonic() > began + self.plan.seconds:
-                    self.shared.stop.set()
                 self._revive()
                 time.sleep(BREATH_SECONDS)
         finally:
@@ -125,13 +127,28 @@ class Storm:
         self._read_logs()
         return self.report
 
-    def _start_senders(self) -> list[BaseProcess]:
+    def _kill_all(self, senders: Sequence[BaseProcess], began: float) -> None:
+        over = began + LAST_KILL * self.plan.seconds
+        shares = sorted(self.random.uniform(FIRST_KILL, LAST_KILL) for _ in range(self.plan.kills))
+        for name, share in zip(self._chosen(), shares, strict=True):
+            self._wait_for(share, senders, began + share * self.plan.seconds)
+            if time.monotonic() > over:
+                break
+            self._strike(name, over)
+
+    def _chosen(self) -> list[str]:
+        """Whom to kill, one after the other: as often as planned, not only on average."""
+        weights = self.plan.victims
+        rounds = ceil(self.plan.kills / sum(weights.values()))
+        return self.random.sample(list(weights), k=self.plan.kills, counts=[rounds * n for n in weights.values()])
+
+    def _start_senders(self, until: float) -> list[BaseProcess]:
         numbered = list(enumerate(self.batches))
         senders = []
         for place in range(self.plan.senders):
             mine = numbered[place :: self.plan.senders]
             seed = f"{self.plan.seed}.{place}"
-            orders = Orders(place, self.url, self.secret, self.begun, mine, self._log(place), seed)
+            orders = Orders(place, self.url, self.secret, self.begun, mine, self._log(place), seed, until)
             senders.append(self.context.Process(target=send, args=(orders, self.shared), daemon=True))
             senders[-1].start()
         return senders
@@ -146,13 +163,12 @@ class Storm:
             self._revive()
             time.sleep(BREATH_SECONDS)
 
-    def _strike(self) -> None:
-        names, weights = zip(*self.plan.victims.items(), strict=True)
-        name = self.random.choices(names, weights)[0]
+    def _strike(self, name: str, over: float) -> None:
         victim = self.victims[name]
         self._revive()
-        self._wait_for_flight()
+        self._wait_for_flight(over)
         time.sleep(self.random.uniform(0, 0.1))
+        self._wait_for_flight(over)  # that one may have been answered
         in_flight = {place: request for place, request in enumerate(self.shared.in_flight) if request}
         victim.kill()
         self.report.kills.append(Kill(name, in_flight))
@@ -160,8 +176,8 @@ class Storm:
         if not victim.running:
             victim.start()
 
-    def _wait_for_flight(self) -> None:
-        deadline = time.monotonic() + FLIGHT_SECONDS
+    def _wait_for_flight(self, over: float) -> None:
+        deadline = min(time.monotonic() + FLIGHT_SECONDS, over)
         while not any(self.shared.in_flight) and time.monotonic() < deadline:
             time.sleep(0.001)
 

@@ -16,7 +16,7 @@ from django.db import connections
 from accounts.models import User
 from tests import processes
 from tests.chaos import checks, load, world
-from tests.chaos.storm import Plan, Storm
+from tests.chaos.storm import Plan, Report, Storm
 from tests.chaos.victims import WebWorker
 from tests.conftest import as_owner, empty_tables
 
@@ -24,6 +24,7 @@ pytestmark = pytest.mark.servers
 
 PATIENCE_SECONDS = 60
 KILLS = 10
+STORMS = 5  # at most
 USED = re.compile(r'id="used"><data class="num" value="([^"]+)"')
 
 
@@ -71,7 +72,8 @@ def site(django_db_setup, django_db_blocker) -> Iterator[Site]:
         empty_tables()
 
 
-def test_kills_lose_nothing_and_double_nothing(site, tmp_path):
+def storm(site, folder) -> Report:
+    """Kills while events come in; the same events each time."""
     plan = Plan(
         seed=randrange(10**6),
         events=4_000,
@@ -82,14 +84,18 @@ def test_kills_lose_nothing_and_double_nothing(site, tmp_path):
     )
     victims = {"web": site.web, "web process": WebWorker(site.web, Random(plan.seed)), "worker": site.worker}
 
-    report = Storm(plan, victims, url=site.web.url, secret=site.secret, begun=site.begun, folder=tmp_path).run()
+    report = Storm(plan, victims, url=site.web.url, secret=site.secret, begun=site.begun, folder=folder).run()
     site.acknowledged |= report.acknowledged
     site.web.wait()
     site.wait_until_counted()
-
-    assert report.kills_felt
-    assert report.problems() == []
+    assert report.problems() == [], plan
     assert site.problems() == [], plan
+    return report
+
+
+def test_kills_lose_nothing_and_double_nothing(site, tmp_path):
+    """A storm in which no request happened to break proves nothing: then there is another one."""
+    assert any(storm(site, tmp_path).kills_felt for _ in range(STORMS))
 
 
 def test_a_batch_that_is_sent_five_times_two_at_once_counts_once(site):
