@@ -12,10 +12,11 @@ from django.db import connection
 
 from accounts.models import Customer
 from billing.metering import corrections, counting
+from billing.metering.appending import Delta
 from billing.metering.counting import Counter
 from billing.metering.judging import Event
 from billing.metering.models import Backfill
-from billing.metering.store import Delta, stored_event
+from billing.metering.store import stored_event
 
 PAGE: Final = 5_000  # events that one transaction looks at
 

@@ -10,7 +10,7 @@ from django.db import transaction
 
 from accounts.models import ApiKey
 from billing.errors import Conflict
-from billing.metering import backfilling, corrections, counting, decoding, partitions, store
+from billing.metering import appending, backfilling, corrections, counting, decoding, partitions, store
 from billing.metering.counting import InvalidValue
 from billing.metering.judging import Event
 from billing.metering.models import EventCorrection, EventIdentity
@@ -93,12 +93,12 @@ def _correct(
         after = counting.counted_feeds(counters, changed) if changed else []
         deltas = corrections.changes(found.event, found.customer_id, before, after)
         _refuse_what_cannot_be_counted_again(found.event, deltas)
-        store.append_deltas(deltas)
+        appending.append_deltas(deltas)
     _keep_identity(found.event)
     return corrections.append(found.event, changed, reason=reason, api_key_id=api_key.pk if api_key else None, at=at)
 
 
-def _refuse_what_cannot_be_counted_again(event: Event, deltas: Sequence[store.Delta]) -> None:
+def _refuse_what_cannot_be_counted_again(event: Event, deltas: Sequence[appending.Delta]) -> None:
     ranked = any(change.rank == corrections.RECOUNT for delta in deltas for change in delta.changes)
     if ranked and corrections.may_be_archived(event.occurred_at, partitions.archived_through()):
         detail = "Events of the same quarter hour are archived, and one of them may decide what a meter says."

@@ -9,11 +9,12 @@ from typing import Any, Final
 import msgspec
 from django.db import connection
 
+from billing.metering.appending import Change, Delta
 from billing.metering.counting import Feed
 from billing.metering.identity import canonical, event_digest
 from billing.metering.judging import ACCEPTED_AHEAD, Event
 from billing.metering.models import CorrectionKind, EventCorrection, EventIdentity
-from billing.metering.store import EVENT_COLUMNS, Change, Delta, properties_decoder, stored_event
+from billing.metering.store import EVENT_COLUMNS, properties_decoder, stored_event
 from billing.periods import QUARTER, minute_floor, quarter_floor
 
 # In a delta of a max or latest meter: its quarter hour is counted again from the events. Less than every other rank.

@@ -9,7 +9,7 @@ from django.db import transaction
 
 from accounts.gathering import Gathered
 from accounts.models import ApiKey
-from billing.metering import counting, decoding, limits, store
+from billing.metering import appending, counting, decoding, limits, store
 from billing.metering.counting import InvalidValue
 from billing.metering.decoding import Refusal
 from billing.metering.judging import DEFAULT_SOURCE, UNTIMELY, Event, Window, judge, judge_by_clock, window
@@ -122,7 +122,7 @@ def record(requests: Sequence[Judged], *, permanent: bool = False) -> list[Inges
     answers = [IngestAnswer() for _ in requests]
     events = [event for request in requests for event in request.events]
     catalogue = _Catalogue.held_for(events) if events else None
-    taken: list[tuple[list[store.Item], IngestAnswer]] = []
+    taken: list[tuple[list[appending.Item], IngestAnswer]] = []
     for request, answer in zip(requests, answers, strict=True):
         refused = list(request.refused)
         if catalogue:
@@ -198,11 +198,11 @@ class _Catalogue:
         return cls(customers, clocks, counters, counting.revisions(counters))
 
 
-def _matched(request: Judged, catalogue: _Catalogue, permanent: bool) -> tuple[list[store.Item], list[Refused]]:
+def _matched(request: Judged, catalogue: _Catalogue, permanent: bool) -> tuple[list[appending.Item], list[Refused]]:
     """The events with their customers and what they add to the counters, and those whose values are refused, or whose
     time is by their customer's test clock."""
     customers, counters, revisions = catalogue.customers, catalogue.counters, catalogue.revisions
-    items: list[store.Item] = []
+    items: list[appending.Item] = []
     refused: list[Refused] = []
     for event in request.events:
         customer_id = customers.get(event.customer_key)
@@ -216,20 +216,20 @@ def _matched(request: Judged, catalogue: _Catalogue, permanent: bool) -> tuple[l
             refused.append(Refused(event.index, event.id, event.source, refusal, event.properties_json[:_SAMPLE]))
             continue
         if customer_id is None:
-            items.append(store.Unmatched(event, UnmatchedReason.UNKNOWN_CUSTOMER.value))
+            items.append(appending.Unmatched(event, UnmatchedReason.UNKNOWN_CUSTOMER.value))
         elif event.type not in counters:
-            items.append(store.Unmatched(event, UnmatchedReason.NO_METER.value))
+            items.append(appending.Unmatched(event, UnmatchedReason.NO_METER.value))
         else:
-            items.append(store.Matched(event, customer_id, feeds, revisions[event.type]))
+            items.append(appending.Matched(event, customer_id, feeds, revisions[event.type]))
     return items, refused
 
 
-def _append(taken: Sequence[tuple[list[store.Item], IngestAnswer]], permanent: bool) -> None:
-    first: dict[str, store.Item] = {}
+def _append(taken: Sequence[tuple[list[appending.Item], IngestAnswer]], permanent: bool) -> None:
+    first: dict[str, appending.Item] = {}
     for items, _ in taken:
         for item in items:
             first.setdefault(item.event.digest, item)
-    known = store.append(list(first.values()), permanent=permanent) if first else {}
+    known = appending.append(list(first.values()), permanent=permanent) if first else {}
     for items, answer in taken:
         for item in items:
             digest = item.event.digest
@@ -249,9 +249,9 @@ def _answer_repeat(event: Event, payload: str, answer: IngestAnswer) -> None:
         answer.results.append(_conflict(event))
 
 
-def _answer_stored(item: store.Item, answer: IngestAnswer) -> None:
+def _answer_stored(item: appending.Item, answer: IngestAnswer) -> None:
     event = item.event
-    if isinstance(item, store.Unmatched):
+    if isinstance(item, appending.Unmatched):
         answer.unmatched += 1
         result = {"index": event.index, "id": event.id, "status": "unmatched", "reason": item.reason}
         answer.results.append(result)

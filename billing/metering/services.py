@@ -12,6 +12,7 @@ from django.db.models import F, Max, QuerySet
 
 from billing.errors import Conflict
 from billing.metering import (
+    appending,
     backfilling,
     capping,
     corrections,
@@ -69,16 +70,16 @@ def replay_unmatched(*, customer_keys: Sequence[str] = (), event_types: Sequence
     words = corrections.of([event.digest for _, _, event in rows])
     counters = store.counters({event.type for _, _, event in rows})
     revisions = counting.revisions(counters)
-    moved: dict[int, store.Matched] = {}
+    moved: dict[int, appending.Matched] = {}
     invalid: list[int] = []
     for row_id, customer_id, event in rows:
         try:
             current = corrections.corrected(event, words.get(event.digest, []))
             feeds = counting.feeds(counters[event.type], current) if current else []
-            moved[row_id] = store.Matched(event, customer_id, feeds, revisions[event.type])
+            moved[row_id] = appending.Matched(event, customer_id, feeds, revisions[event.type])
         except InvalidValue:
             invalid.append(row_id)
-    store.append_events(list(moved.values()))
+    appending.append_events(list(moved.values()))
     store.remove_unmatched(list(moved))
     store.keep_unmatched(invalid, UnmatchedReason.INVALID_VALUE)
     store.name_missing_meters(customer_keys)
@@ -379,7 +380,7 @@ def backfill(*, at: datetime) -> bool:
         if current is None:
             return False
         [definition] = store.definitions_of([current.meter_id])
-        store.append_deltas(backfilling.next_page(current, counting.counter(definition)))
+        appending.append_deltas(backfilling.next_page(current, counting.counter(definition)))
         current.finished_at = at if current.percent == 100 else None  # noqa: PLR2004 -- percent
         current.save()
     return True

@@ -1,0 +1,342 @@
+"""Appends to the event store: identities, events, unmatched events, and what they add to the counters; many by COPY,
+few in one statement.
+
+Callers run in a transaction. Identities are always taken in the order of their digests, so that two requests with the
+same events wait for each other instead of deadlocking.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from decimal import Decimal
+from functools import lru_cache
+from operator import itemgetter
+from typing import Any, Final
+
+import msgspec
+from django.db import IntegrityError, OperationalError, connection, transaction
+
+from billing.metering.counting import Feed
+from billing.metering.judging import Event
+from billing.money import exact
+from billing.periods import minute_floor
+
+SMALL: Final = 20  # events up to which one statement beats COPY
+
+
+class Matched(msgspec.Struct, gc=False):
+    """An event of a known customer and a type with meters, what it adds to them, and their highest revision."""
+
+    event: Event
+    customer_id: int
+    feeds: list[Feed]
+    revision: int
+
+
+class Unmatched(msgspec.Struct, gc=False):
+    """An event that lacks its customer or a meter."""
+
+    event: Event
+    reason: str
+
+
+type Item = Matched | Unmatched
+
+
+class Change(msgspec.Struct, gc=False):
+    """Of one meter's counter. See `counting.Feed` for rank and member."""
+
+    meter_id: int
+    quantity: Decimal
+    events: int
+    rank: str | None
+    member: str | None
+
+
+class Delta(msgspec.Struct, gc=False):
+    """Changes of the counters by what occurred in one minute with one dimension set."""
+
+    customer_id: int
+    starts_at: datetime
+    dimensions: str
+    changes: Sequence[Change]
+
+
+def append(items: Sequence[Item], *, permanent: bool) -> dict[str, str]:
+    """Store the items whose identities are new, with what they add to the counters. Identities are distinct.
+
+    Returns the others: digest -> digest of the payload that came first.
+    """
+    ordered = sorted(items, key=lambda item: item.event.digest)
+    if len(ordered) <= SMALL:
+        return _append_few(ordered, permanent)
+    known = _claim_many([item.event for item in ordered], permanent)
+    fresh = [item for item in ordered if item.event.digest not in known] if known else ordered
+    append_events([item for item in fresh if isinstance(item, Matched)])
+    _copy_unmatched([item for item in fresh if isinstance(item, Unmatched)])
+    return known
+
+
+def append_events(matched: Sequence[Matched]) -> None:
+    """Store events whose identities are taken already, and what they add."""
+    if matched:
+        _copy(_COPY_EVENTS, [_event_row(item.event, f"{item.customer_id}\t{item.revision}") for item in matched])
+        append_deltas(deltas(matched))
+
+
+def append_deltas(changes: Sequence[Delta]) -> None:
+    """Change the counters by these, each as it is."""
+    if changes:
+        _copy(_COPY_DELTAS, [_delta_row(delta) for delta in changes])
+
+
+def deltas(matched: Iterable[Matched]) -> list[Delta]:
+    """What the events add, one per customer, minute and dimensions, by customer."""
+    fed: dict[tuple[int, datetime], dict[str, list[Feed]]] = {}
+    for item in matched:
+        if item.feeds:
+            sets = fed.setdefault((item.customer_id, minute_floor(item.event.occurred_at)), {})
+            for feed in item.feeds:
+                sets.setdefault(feed.dimensions, []).append(feed)
+    with exact():
+        return [
+            Delta(customer_id, starts_at, dimensions, _changes(feeds))
+            for (customer_id, starts_at), sets in sorted(fed.items(), key=itemgetter(0))
+            for dimensions, feeds in sets.items()
+        ]
+
+
+def _changes(feeds: Iterable[Feed]) -> list[Change]:
+    """What feeds of one place add up to, by meter and member."""
+    sums: dict[tuple[int, str | None], Change] = {}
+    for feed in feeds:
+        key = (feed.meter_id, feed.member)
+        change = sums.get(key)
+        if change is None:
+            sums[key] = Change(feed.meter_id, feed.quantity, 1, feed.rank, feed.member)
+            continue
+        change.events += 1
+        if feed.rank is None:
+            change.quantity += feed.quantity
+        elif change.rank is None or feed.rank > change.rank:
+            change.quantity, change.rank = feed.quantity, feed.rank
+    return list(sums.values())
+
+
+# --- many: COPY -----------------------------------------------------------------------------------------------
+
+
+def _claim_many(events: Sequence[Event], permanent: bool) -> dict[str, str]:
+    """Take the identities. Most requests repeat nothing: they are tried as they are first."""
+    try:
+        with transaction.atomic():
+            _copy(
+                _COPY_IDENTITIES,
+                [f"{one.digest}\t{one.payload}\t{_instant(one.recorded_at)}\t{permanent}" for one in events],
+            )
+    except IntegrityError:
+        return _claim_singly(events, permanent)
+    return {}
+
+
+def _claim_singly(events: Sequence[Event], permanent: bool) -> dict[str, str]:
+    parameters: dict[str, Any] = {
+        "digest": [one.digest for one in events],
+        "payload": [one.payload for one in events],
+        "recorded_at": [one.recorded_at for one in events],
+        "permanent": permanent,
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_CLAIM_SINGLY, parameters)
+        fresh = {digest for (digest,) in cursor.fetchall()}
+    return payloads([one.digest for one in events if one.digest not in fresh])
+
+
+def payloads(digests: Sequence[str]) -> dict[str, str]:
+    """What the events with these identities said."""
+    if not digests:
+        return {}
+    with connection.cursor() as cursor:
+        cursor.execute(_PAYLOADS, [list(digests)])
+        found = dict(cursor.fetchall())
+    if len(found) < len(digests):  # purged since this request met it: the sender's next try takes it as new
+        raise OperationalError("An identity expired in this moment.")
+    return found
+
+
+_CLAIM_SINGLY: Final = """
+INSERT INTO billing_eventidentity (permanent, digest, payload, recorded_at)
+SELECT %(permanent)s, digest, payload, recorded_at
+FROM unnest(%(digest)s::uuid[], %(payload)s::uuid[], %(recorded_at)s::timestamptz[])
+    AS sent (digest, payload, recorded_at)
+ON CONFLICT DO NOTHING RETURNING replace(digest::text, '-', '')
+"""
+_PAYLOADS: Final = """
+SELECT replace(digest::text, '-', ''), replace(payload::text, '-', '')
+FROM billing_eventidentity WHERE digest = ANY(%s::uuid[])
+"""
+
+_COPY_IDENTITIES: Final = "COPY billing_eventidentity (digest, payload, recorded_at, permanent) FROM STDIN"
+_COPY_EVENTS: Final = """
+COPY billing_usageevent
+    (identity, source, event_id, type, occurred_at, recorded_at, properties, extensions, customer_id, revision)
+FROM STDIN
+"""
+_COPY_UNMATCHED: Final = """
+COPY billing_unmatchedevent
+    (identity, source, event_id, type, occurred_at, recorded_at, properties, extensions, customer_key, reason)
+FROM STDIN
+"""
+_COPY_DELTAS: Final = """
+COPY billing_usagedelta (customer_id, starts_at, dimensions, meters, quantities, events, ranks, members) FROM STDIN
+"""
+
+
+_NULL: Final = r"\N"
+
+
+def _copy_unmatched(unmatched: Sequence[Unmatched]) -> None:
+    if unmatched:
+        _copy(
+            _COPY_UNMATCHED,
+            [_event_row(item.event, f"{item.event.customer_key}\t{item.reason}") for item in unmatched],
+        )
+
+
+def _copy(statement: str, rows: Iterable[str]) -> None:
+    with connection.cursor() as cursor, connection.wrap_database_errors, cursor.copy(statement) as copy:
+        copy.write("\n".join(rows))
+
+
+def _event_row(event: Event, owner: str) -> str:
+    # Names and types hold no control characters, JSON escapes its own: only backslashes need care.
+    fields = _escape(
+        f"{event.digest}\t{event.source}\t{event.id}\t{event.type}\t{event.occurred_at.isoformat()}"
+        f"\t{_instant(event.recorded_at)}\t{event.properties_json}"
+    )
+    extensions = _NULL if event.extensions_json is None else _escape(event.extensions_json)
+    return f"{fields}\t{extensions}\t{owner}"
+
+
+# All events of a request are recorded at the same instant.
+_instant: Final = lru_cache(maxsize=16)(datetime.isoformat)
+
+
+def _delta_row(delta: Delta) -> str:
+    changes = delta.changes
+    ranks, members = _ranks(changes), _members(changes)
+    return (
+        f"{delta.customer_id}\t{delta.starts_at.isoformat()}\t{_escape(delta.dimensions)}"
+        f"\t{_meters(changes)}\t{_quantities(changes)}\t{_events(changes)}"
+        f"\t{_NULL if ranks is None else _escape(ranks)}\t{members or _NULL}"
+    )
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\") if "\\" in text else text
+
+
+# The lists of a delta as PostgreSQL reads arrays.
+
+
+def _meters(changes: Iterable[Change]) -> str:
+    return f"{{{','.join([str(one.meter_id) for one in changes])}}}"
+
+
+def _quantities(changes: Iterable[Change]) -> str:
+    return f"{{{','.join([str(one.quantity) for one in changes])}}}"
+
+
+def _events(changes: Iterable[Change]) -> str:
+    return f"{{{','.join([str(one.events) for one in changes])}}}"
+
+
+def _ranks(changes: Sequence[Change]) -> str | None:
+    ranks = [one.rank for one in changes]
+    if not any(rank is not None for rank in ranks):
+        return None
+    quoted = ["NULL" if rank is None else f'"{_QUOTED.sub(_BACKSLASH, rank)}"' for rank in ranks]
+    return f"{{{','.join(quoted)}}}"
+
+
+def _members(changes: Sequence[Change]) -> str | None:
+    members = [one.member for one in changes]
+    return f"{{{','.join([member or 'NULL' for member in members])}}}" if any(members) else None
+
+
+_QUOTED: Final = re.compile(r'["\\]')
+_BACKSLASH: Final = r"\\\g<0>"
+
+
+# --- few: one statement ---------------------------------------------------------------------------------------
+
+
+def _append_few(items: Sequence[Item], permanent: bool) -> dict[str, str]:
+    with connection.cursor() as cursor:
+        cursor.execute(_APPEND_FEW, _few(items) | {"permanent": permanent})
+        fresh = {digest for (digest,) in cursor.fetchall()}
+    return payloads([item.event.digest for item in items if item.event.digest not in fresh])
+
+
+def _few(items: Sequence[Item]) -> dict[str, Any]:
+    events = [item.event for item in items]
+    fed = [(item.event.digest, delta) for item in items if isinstance(item, Matched) for delta in deltas([item])]
+    return {
+        "digest": [event.digest for event in events],
+        "payload": [event.payload for event in events],
+        "source": [event.source for event in events],
+        "event_id": [event.id for event in events],
+        "type": [event.type for event in events],
+        "occurred_at": [event.occurred_at for event in events],
+        "recorded_at": [event.recorded_at for event in events],
+        "properties": [event.properties_json for event in events],
+        "extensions": [event.extensions_json for event in events],
+        "customer_id": [item.customer_id if isinstance(item, Matched) else None for item in items],
+        "customer_key": [event.customer_key for event in events],
+        "revision": [item.revision if isinstance(item, Matched) else None for item in items],
+        "reason": [item.reason if isinstance(item, Unmatched) else None for item in items],
+        "fed": [digest for digest, _ in fed],
+        "starts_at": [delta.starts_at for _, delta in fed],
+        "dimensions": [delta.dimensions for _, delta in fed],
+        "meters": [_meters(delta.changes) for _, delta in fed],
+        "quantities": [_quantities(delta.changes) for _, delta in fed],
+        "counts": [_events(delta.changes) for _, delta in fed],
+        "ranks": [_ranks(delta.changes) for _, delta in fed],
+        "members": [_members(delta.changes) for _, delta in fed],
+    }
+
+
+_APPEND_FEW: Final = """
+WITH sent AS (
+    SELECT * FROM unnest(
+        %(digest)s::uuid[], %(payload)s::uuid[], %(source)s::text[], %(event_id)s::text[], %(type)s::text[],
+        %(occurred_at)s::timestamptz[], %(recorded_at)s::timestamptz[],
+        %(properties)s::jsonb[], %(extensions)s::jsonb[],
+        %(customer_id)s::bigint[], %(revision)s::int[], %(customer_key)s::text[], %(reason)s::text[]
+    ) AS sent (digest, payload, source, event_id, type, occurred_at, recorded_at, properties, extensions,
+               customer_id, revision, customer_key, reason)
+), fresh AS (
+    INSERT INTO billing_eventidentity (digest, payload, recorded_at, permanent)
+    SELECT digest, payload, recorded_at, %(permanent)s FROM sent
+    ON CONFLICT DO NOTHING RETURNING digest
+), stored AS (
+    INSERT INTO billing_usageevent
+        (identity, source, event_id, type, occurred_at, recorded_at, properties, extensions, customer_id, revision)
+    SELECT digest, source, event_id, type, occurred_at, recorded_at, properties, extensions, customer_id, revision
+    FROM sent JOIN fresh USING (digest) WHERE reason IS NULL
+), kept AS (
+    INSERT INTO billing_unmatchedevent
+        (identity, source, event_id, type, occurred_at, recorded_at, properties, extensions, customer_key, reason)
+    SELECT digest, source, event_id, type, occurred_at, recorded_at, properties, extensions, customer_key, reason
+    FROM sent JOIN fresh USING (digest) WHERE reason IS NOT NULL
+), counted AS (
+    INSERT INTO billing_usagedelta (customer_id, starts_at, dimensions, meters, quantities, events, ranks, members)
+    SELECT sent.customer_id, fed.starts_at, fed.dimensions, fed.meters::bigint[], fed.quantities::numeric[],
+           fed.events::bigint[], fed.ranks::text[], fed.members::uuid[]
+    FROM unnest(%(fed)s::uuid[], %(starts_at)s::timestamptz[], %(dimensions)s::text[], %(meters)s::text[],
+                %(quantities)s::text[], %(counts)s::text[], %(ranks)s::text[], %(members)s::text[])
+        AS fed (digest, starts_at, dimensions, meters, quantities, events, ranks, members)
+    JOIN fresh USING (digest) JOIN sent USING (digest)
+)
+SELECT replace(digest::text, '-', '') FROM fresh
+"""
