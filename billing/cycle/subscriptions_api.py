@@ -177,7 +177,7 @@ class ResumeView(ApiView):
     @extend_schema(operation_id="subscriptions_resume", request=None, responses=SubscriptionAnswer)
     def post(self, request: Request, subscription_id: str) -> Response:
         """Go on as if it had never been cancelled. 409 `subscription_ended`, `not_cancelled`,
-        `meter_already_priced`."""
+        `meter_already_priced`, `subscription_cancelled` (what an add-on is added to)."""
         subscription = _subscription_or_404(subscription_id)
         return _answer(subscriptions.resume(subscription=subscription, at=now(subscription.customer)))
 

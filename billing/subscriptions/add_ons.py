@@ -28,6 +28,8 @@ def _main_errors(customer: Customer, beside: Subscription, starts_at: datetime) 
         return {"beside": "This is an add-on itself. Name the subscription that it is added to."}
     if starts_at < beside.starts_at:
         return {"starts_at": "It begins with the subscription that it is added to, or later."}
+    if beside.ends_at is not None and starts_at >= beside.ends_at:
+        return {"starts_at": "The subscription that it is added to is cancelled by then."}
     return {}
 
 

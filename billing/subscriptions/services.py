@@ -51,6 +51,8 @@ def start(
     its periods where that does. Raises ValidationError by field, Conflict `meter_already_priced`.
     """
     claim(customer_id=customer.pk)
+    if beside is not None:  # as it is under the claim, whatever the caller has read before
+        beside = Subscription.objects.select_related("version__plan").get(pk=beside.pk)
     starts_at = quarter_floor(starts_at)
     if errors := add_on_errors(customer, version, beside, starts_at):
         raise ValidationError(errors)
@@ -85,9 +87,9 @@ def change(*, subscription: Subscription, version: PlanVersion, when: When, at: 
     """Put the subscription on another version: from the quarter hour of `at` on, or from the next billing period.
 
     A version with the same billing periods begins a plan segment of the present one; another ends the period, and
-    periods are counted from then. In a trial the trial goes on. A change that is taken back within a quarter hour
-    never was; a change to the present version calls off the one that waits for the period's end. Raises
-    ValidationError by field, Conflict `subscription_ended`, `meter_already_priced`.
+    periods are counted from then; what is cancelled ends with the first of them. In a trial the trial goes on. A change
+    that is taken back within a quarter hour never was; a change to the present version calls off the one that waits for
+    the period's end. Raises ValidationError by field, Conflict `subscription_ended`, `meter_already_priced`.
     """
     subscription = _claimed(subscription, at)
     _check_change(subscription, version, at)
@@ -105,13 +107,14 @@ def change(*, subscription: Subscription, version: PlanVersion, when: When, at: 
 def cancel(*, subscription: Subscription, when: When, at: datetime) -> Subscription:
     """End the subscription at the start of the quarter hour of `at`, or with the billing period.
 
-    One that is cancelled in its first quarter hour never was. Its add-ons end with it. Raises Conflict
+    One that is cancelled in its first quarter hour never was. Its add-ons end with it; those that would begin later
+    never do. Raises Conflict
     `subscription_ended`.
     """
     subscription = _claimed(subscription, at)
-    for add_on in _add_ons(subscription):
-        cancel(subscription=add_on, when=when, at=at)
     period = _open_period(subscription)
+    for add_on in _add_ons(subscription):
+        cancel(subscription=add_on, when="now" if add_on.starts_at >= period.ends_at else when, at=at)
     if when == "period_end":
         subscription.ends_at = period.ends_at
     else:
@@ -128,10 +131,14 @@ def cancel(*, subscription: Subscription, when: When, at: datetime) -> Subscript
 @transaction.atomic
 def resume(*, subscription: Subscription, at: datetime) -> Subscription:
     """Take back a cancellation that waits for the period's end, with the add-ons that would have ended then. Raises
-    Conflict `subscription_ended`, `not_cancelled`, `meter_already_priced`."""
+    Conflict `subscription_ended`, `not_cancelled`, `meter_already_priced`, `subscription_cancelled`: of what an add-on
+    is added to."""
     subscription = _claimed(subscription, at)
     if subscription.ends_at is None:
         raise Conflict("This subscription is not cancelled, so there is nothing to resume.", code="not_cancelled")
+    if subscription.beside is not None and subscription.beside.ends_at is not None:
+        detail = "The subscription that this add-on is added to is cancelled. Resume that one."
+        raise Conflict(detail, code="subscription_cancelled")
     ended_at, subscription.ends_at = subscription.ends_at, None
     for version in filter(None, (subscription.version, subscription.next_version)):
         _check_meters(subscription.customer, version, ended_at, subscription=subscription)
@@ -252,9 +259,8 @@ def _claimed(subscription: Subscription, at: datetime) -> Subscription:
     """The subscription as it is at `at`, with the claim on its customer."""
     claim(customer_id=subscription.customer_id)
     roll(customer_id=subscription.customer_id, at=at)
-    found = Subscription.objects.select_related("customer", "version__plan", "next_version__plan").get(
-        pk=subscription.pk
-    )
+    parts = ("customer", "version__plan", "next_version__plan", "beside__version__plan")
+    found = Subscription.objects.select_related(*parts).get(pk=subscription.pk)
     if found.status == SubscriptionStatus.ENDED:
         raise Conflict("This subscription has ended. Start a new one.", code="subscription_ended")
     return found
@@ -274,15 +280,20 @@ def _change_now(subscription: Subscription, version: PlanVersion, at: datetime) 
         period.save(update_fields=["version"])
         subscription.version, subscription.next_version = version, None
         subscription.save(update_fields=["version", "next_version"])
-    elif starts_at > period.starts_at:
+        return
+    is_cancelled, subscription.ends_at = subscription.ends_at is not None, None
+    if starts_at > period.starts_at:
         _end_early(period, starts_at)
         period.save(update_fields=["ends_at"])
         subscription.next_version = version
-        subscription.save(update_fields=["next_version"])
+        subscription.save(update_fields=["next_version", "ends_at"])
         roll(customer_id=subscription.customer_id, at=at)
         subscription.refresh_from_db()
     else:
         _begin_anew(subscription, period, version, at)
+    if is_cancelled:
+        subscription.ends_at = _open_period(subscription).ends_at
+    subscription.save(update_fields=["ends_at"])
 
 
 def _begin_segment(period: BillingPeriod, version: PlanVersion, starts_at: datetime, at: datetime) -> None:

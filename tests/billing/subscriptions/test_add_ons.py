@@ -10,7 +10,7 @@ from billing.credits.statements import period_statement
 from billing.errors import Conflict
 from billing.pricing.spec import PriceSpec
 from billing.subscriptions import services
-from billing.subscriptions.models import SubscriptionStatus
+from billing.subscriptions.models import Subscription, SubscriptionStatus
 from tests.factories import event, fold, ingest, make_meter, make_plan, make_subscription, make_version
 
 D = Decimal
@@ -118,3 +118,34 @@ def test_a_subscription_with_add_ons_keeps_its_billing_periods(main):
 
     with pytest.raises(ValidationError, match="add-ons"):
         services.change(subscription=main, version=yearly, when="now", at=START + 9 * DAY)
+
+
+def test_it_does_not_go_on_alone_where_its_subscription_is_cancelled(main):
+    voice = attach(main, add_on())
+    at = START + 9 * DAY
+    services.cancel(subscription=main, when="period_end", at=at)
+
+    with pytest.raises(Conflict) as refused:
+        services.resume(subscription=voice, at=at)
+    assert refused.value.code == "subscription_cancelled"
+
+
+def test_none_begins_when_its_subscription_has_ended(main):
+    at, later = START + 9 * DAY, START + 60 * DAY
+    scheduled = services.start(customer=main.customer, version=add_on(), starts_at=later, beside=main, at=at)
+    services.cancel(subscription=main, when="period_end", at=at)
+
+    scheduled.refresh_from_db()
+    assert (scheduled.status, scheduled.ends_at) == (SubscriptionStatus.ENDED, later)
+    main.refresh_from_db()
+    with pytest.raises(ValidationError, match="cancelled by then"):
+        services.start(customer=main.customer, version=add_on("images"), starts_at=later, beside=main, at=at)
+
+
+def test_what_became_of_its_subscription_meanwhile_counts(main):
+    read_before = Subscription.objects.get(pk=main.pk)
+    at = START + 9 * DAY
+    services.cancel(subscription=main, when="now", at=at)
+
+    with pytest.raises(ValidationError, match="has ended"):
+        attach(read_before, add_on(), at)

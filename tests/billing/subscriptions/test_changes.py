@@ -312,6 +312,18 @@ def test_a_subscription_that_is_cancelled_in_its_first_quarter_hour_never_was(su
     assert list(differences()) == []
 
 
+@pytest.mark.parametrize("interval", ["year", "week"])
+def test_a_cancelled_subscription_ends_with_the_period_that_a_change_begins(subscription, globex, meter, interval):
+    services.cancel(subscription=subscription, when="period_end", at=START + DAY)
+    other = make_version(make_plan("other"), interval=interval, prices=(searches(),))
+
+    changed = services.change(subscription=subscription, version=other, when="now", at=HALF)
+
+    assert changed.ends_at == queries.periods(globex).last().ends_at
+    with pytest.raises(Conflict):  # its meter is taken until then
+        cycle.subscribe(customer=globex, version=other, starts_at=changed.ends_at - DAY, at=HALF)
+
+
 def test_a_cancellation_is_taken_back(subscription, globex):
     cycle.cancel(subscription=subscription, when="period_end", at=HALF)
 
