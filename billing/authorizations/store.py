@@ -37,7 +37,8 @@ class Locked:
 
 
 def version(customer_id: int) -> int:
-    """Grows with everything that moves the customer's ledger or budgets."""
+    """Grows with everything that moves the customer's ledger or budgets, and with everything that frees a hold: its
+    usage may have come since, and waits to be counted."""
     with connection.cursor() as cursor:
         cursor.execute(_VERSION, [customer_id])
         row = cursor.fetchone()
@@ -165,7 +166,11 @@ def reserved(customer_id: int, at: datetime) -> dict[str, Decimal]:
 # By then the tick that the event's deltas asked for has come; an event that feeds no meter has none.
 _UNANNOUNCED: Final = timedelta(seconds=2)
 
-_VERSION: Final = "SELECT version FROM billing_watermark WHERE customer_id = %s"
+_VERSION: Final = """
+SELECT version + coalesce((SELECT sum(frees) FROM billing_holdaccount AS held
+                           WHERE held.customer_id = billing_watermark.customer_id), 0)::bigint
+FROM billing_watermark WHERE customer_id = %s
+"""
 _LOCK: Final = """
 SELECT id, unit, budget_id, reserved FROM billing_holdaccount WHERE customer_id = %s ORDER BY id FOR NO KEY UPDATE
 """
@@ -199,7 +204,7 @@ WITH gone AS (
     SELECT account_id, sum(amount) AS amount FROM billing_hold
     WHERE authorization_id IN (SELECT id FROM gone) GROUP BY account_id
 ), moved AS (
-    UPDATE billing_holdaccount AS account SET reserved = reserved - amount
+    UPDATE billing_holdaccount AS account SET reserved = reserved - amount, frees = frees + 1
     FROM freed WHERE account.id = freed.account_id RETURNING account.id, account.reserved
 )
 {answer}

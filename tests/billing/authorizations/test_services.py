@@ -5,8 +5,8 @@ from decimal import Decimal
 
 import pytest
 
-from billing.authorizations import services
-from billing.authorizations.facts import Usage
+from billing.authorizations import facts, services, store
+from billing.authorizations.facts import Amount, Usage
 from billing.authorizations.models import Authorization, HoldAccount
 from billing.authorizations.queries import balances
 from billing.budgets import services as budgets
@@ -319,3 +319,27 @@ def test_settled_authorizations_are_forgotten_after_a_week(house):
     assert services.forget(at=NOON + timedelta(days=7)) == 0
     assert services.forget(at=NOON + timedelta(days=7, microseconds=1)) == 1
     assert list(Authorization.objects.all()) == [still]
+
+
+@pytest.mark.parametrize("end", [services.capture, services.release])
+def test_what_was_read_before_a_hold_was_given_back_is_read_again(house, end):
+    """Between reading and locking, usage may have come and the hold that covered it may be gone."""
+    give(house, 100)
+    held = allowed(ask(house, 60))
+    before = facts.read(house, Amount("credits", D(60)), NOON)
+
+    use(house, "search", 60)
+    end(authorization=held, at=NOON + MINUTE)
+
+    assert store.lock(house.pk, NOON + MINUTE).version != before.version
+    assert denied(ask(house, 60, at=NOON + MINUTE)) == "credit_exhausted"
+
+
+def test_what_was_read_before_a_hold_expired_is_read_again(house):
+    give(house, 100)
+    allowed(ask(house, 60))
+    before = facts.read(house, Amount("credits", D(60)), NOON)
+
+    use(house, "search", 60)
+
+    assert store.lock(house.pk, NOON + 5 * MINUTE).version != before.version
