@@ -63,7 +63,7 @@ class TopUpAdmin(ReadOnlyAdmin):
     )
     def mark_paid(self, request: HttpRequest, form: forms.Form, object_id: str) -> HttpResponse:
         return self._decide(
-            request, object_id, lambda one: services.succeed(public_id=one.public_id, at=now()), "Paid."
+            request, object_id, lambda one: services.succeed(public_id=one.public_id, at=now(one.customer)), "Paid."
         )
 
     @action(
@@ -79,7 +79,7 @@ class TopUpAdmin(ReadOnlyAdmin):
     )
     def mark_reversed(self, request: HttpRequest, form: forms.Form, object_id: str) -> HttpResponse:
         def undo(one: TopUp) -> object:
-            return services.reverse(public_id=one.public_id, failure="An operator took it back.", at=now())
+            return services.reverse(public_id=one.public_id, failure="An operator took it back.", at=now(one.customer))
 
         return self._decide(request, object_id, undo, "Not paid.")
 

@@ -16,6 +16,7 @@ from rest_framework.response import Response
 
 from billing.clock import now
 from billing.http import (
+    ApiError,
     ApiView,
     ExactDecimalField,
     InstantField,
@@ -30,7 +31,7 @@ from billing.http import (
 from billing.money import ZERO, plain
 from billing.topups import queries, services
 from billing.topups.models import TopUp, TopUpStatus
-from billing.topups.providers import stripe_provider
+from billing.topups.providers import Unavailable, stripe_provider
 
 
 class TopUpBody(StrictSerializer):
@@ -69,11 +70,16 @@ class TopUpsView(ApiView):
 
     @extend_schema(operation_id="customers_top_ups_create", request=TopUpBody, responses={201: TopUpRow})
     def post(self, request: Request, key: str) -> Response:
-        """Begin a purchase: a `url` where the customer pays, or a purchase that waits for an operator."""
+        """Begin a purchase: a `url` where the customer pays, or a purchase that waits for an operator. 409
+        `not_for_sale`, 503 `payment_unavailable`."""
         customer = customer_or_404(request, key)
         body = read_body(request, TopUpBody)
         back = f"{settings.BASE_URL}/c/{customer.key}/credits"
-        top_up = services.order(customer=customer, **body, back=back, at=now(customer))
+        try:
+            top_up = services.order(customer=customer, **body, back=back, at=now(customer))
+        except Unavailable as error:
+            detail = "Payments cannot be begun at the moment. Send the same request again."
+            raise ApiError("payment_unavailable", detail, 503, headers={"Retry-After": "10"}) from error
         return Response(shown(top_up), status=201)
 
 
@@ -120,11 +126,13 @@ def _heed(kind: str, subject: Any) -> None:
             _paid(public_id, subject)
     elif kind == "payment_intent.succeeded":
         services.succeed(public_id=public_id, at=now())
-    elif kind == "checkout.session.async_payment_failed" or (kind == "charge.refunded" and subject.refunded):
+    elif kind == "checkout.session.async_payment_failed":
         services.reverse(public_id=public_id, failure=f"Stripe: {kind}", at=now())
+    elif kind == "charge.refunded" and subject.refunded:
+        services.pay_back(public_id=public_id, failure=f"Stripe: {kind}", at=now())
     elif kind == "charge.dispute.created":
         payment = stripe_provider().client.v1.payment_intents.retrieve(subject.payment_intent)
-        services.reverse(public_id=_named(payment), failure="Stripe: the payment is disputed", at=now())
+        services.pay_back(public_id=_named(payment), failure="Stripe: the payment is disputed", at=now())
     elif kind in ("checkout.session.expired", "payment_intent.payment_failed"):
         services.fail(public_id=public_id, failure=f"Stripe: {kind}", at=now())
 

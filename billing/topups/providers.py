@@ -8,6 +8,7 @@ from typing import ClassVar, Protocol
 import stripe
 from django.conf import settings
 
+from accounts.models import Customer
 from billing.money import CONTEXT, exponent
 from billing.topups.models import PaymentAccount, TopUp
 
@@ -24,11 +25,19 @@ class Declined(Exception):  # noqa: N818 -- an answer
     """The card was not charged, and why."""
 
 
+class Unavailable(Exception):  # noqa: N818 -- an answer
+    """The provider cannot be asked now; nothing has begun."""
+
+
+class Refused(Exception):  # noqa: N818 -- an answer
+    """The provider does not sell this, and why."""
+
+
 class Provider(Protocol):
     name: ClassVar[str]
 
     def checkout(self, top_up: TopUp, account: PaymentAccount | None, back: str) -> Started:
-        """Let the customer pay. Repeating it starts no second payment."""
+        """Let the customer pay. Repeating it starts no second payment. Raises Unavailable, Refused."""
         ...
 
     def charge(self, top_up: TopUp, account: PaymentAccount) -> str:
@@ -64,22 +73,28 @@ class Stripe:
             "unit_amount": minor_units(top_up.charge, top_up.currency),
             "product_data": {"name": f"{top_up.amount.normalize():f} {top_up.unit}"},
         }
-        session = self.client.v1.checkout.sessions.create(
-            {
-                "mode": "payment",
-                "line_items": [{"quantity": 1, "price_data": price}],
-                "payment_intent_data": {
-                    "setup_future_usage": "off_session",
-                    "metadata": {"top_up": top_up.public_id},
-                },
-                "client_reference_id": top_up.public_id,
+        wanted = {
+            "mode": "payment",
+            "line_items": [{"quantity": 1, "price_data": price}],
+            "payment_intent_data": {
+                "setup_future_usage": "off_session",
                 "metadata": {"top_up": top_up.public_id},
-                "success_url": back,
-                "cancel_url": back,
-                **whose,
-            },  # type: ignore[arg-type]  # one of two keys names the customer
-            {"idempotency_key": f"checkout-{top_up.public_id}"},
-        )
+            },
+            "client_reference_id": top_up.public_id,
+            "metadata": {"top_up": top_up.public_id},
+            "success_url": back,
+            "cancel_url": back,
+            **whose,
+        }
+        try:
+            session = self.client.v1.checkout.sessions.create(
+                wanted,  # type: ignore[arg-type]  # one of two keys names the customer
+                {"idempotency_key": f"checkout-{top_up.public_id}"},
+            )
+        except stripe.InvalidRequestError as error:
+            raise Refused(error.user_message or str(error)) from error
+        except stripe.StripeError as error:
+            raise Unavailable(str(error)) from error
         return Started(session.id, session.url or "")
 
     def charge(self, top_up: TopUp, account: PaymentAccount) -> str:
@@ -116,6 +131,6 @@ def stripe_provider() -> Stripe:
     return Stripe(settings.STRIPE_API_KEY, settings.STRIPE_API_BASE)
 
 
-def provider() -> Provider:
-    """Stripe where its key is set, else the operators."""
-    return stripe_provider() if settings.STRIPE_API_KEY else Manual()
+def provider(customer: Customer) -> Provider:
+    """Stripe where its key is set, else the operators. On a test clock nobody really pays."""
+    return stripe_provider() if settings.STRIPE_API_KEY and customer.test_clock_id is None else Manual()

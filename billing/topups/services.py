@@ -19,7 +19,7 @@ from billing.money import ZERO, exact, round_to_unit
 from billing.periods import calendar_period
 from billing.topups import queries
 from billing.topups.models import AutomaticTopUp, PaymentAccount, TopUp, TopUpStatus
-from billing.topups.providers import Declined, provider
+from billing.topups.providers import Declined, Refused, provider
 
 logger = logging.getLogger(__name__)
 
@@ -30,11 +30,15 @@ _UNPAID: Final = (TopUpStatus.PENDING, TopUpStatus.FAILED)
 def order(
     *, customer: Customer, unit: str, amount: Decimal, back: str, at: datetime, created_by: User | None = None
 ) -> TopUp:
-    """Let the customer buy so much; `back` is where the payment page leads afterwards. Conflict `not_for_sale`."""
+    """Let the customer buy so much; `back` is where the payment page leads afterwards. Conflict `not_for_sale`;
+    Unavailable."""
     top_up = _new(customer, unit, amount, at)
     top_up.created_by = created_by
     top_up.save()
-    started = provider().checkout(top_up, queries.payment_account(customer, top_up.provider), back)
+    try:
+        started = provider(customer).checkout(top_up, queries.payment_account(customer, top_up.provider), back)
+    except Refused as refused:
+        raise Conflict(str(refused), code="not_for_sale") from refused
     top_up.reference, top_up.url = started.reference, started.url
     top_up.save(update_fields=["reference", "url"])
     return top_up
@@ -54,7 +58,7 @@ def _new(customer: Customer, unit: str, amount: Decimal, at: datetime) -> TopUp:
         amount=amount,
         currency=customer.currency,
         charge=charge,
-        provider=provider().name,
+        provider=provider(customer).name,
         created_at=at,
     )
 
@@ -105,6 +109,13 @@ def reverse(*, public_id: str, failure: str, at: datetime) -> TopUp | None:
     return top_up
 
 
+@transaction.atomic
+def pay_back(*, public_id: str, failure: str, at: datetime) -> TopUp | None:
+    """What was paid is paid back. That may be known before that it was paid, which then grants nothing any more."""
+    succeed(public_id=public_id, at=at)
+    return reverse(public_id=public_id, failure=failure, at=at)
+
+
 def save_card(*, top_up: TopUp, reference: str, payment_method: str) -> None:
     """The customer has paid with a card that may be charged again."""
     PaymentAccount.objects.update_or_create(
@@ -126,11 +137,13 @@ def top_up_automatically(*, at: datetime) -> int:
     return sum(_charge(top_up, at) for top_up in waiting)
 
 
+@transaction.atomic
 @exact()
 def order_if_due(*, rule: AutomaticTopUp, at: datetime) -> TopUp | None:
-    """The top-up that the rule asks for now; None for nothing. The database allows one at a time."""
+    """The top-up that the rule asks for now; None for nothing. One at a time: another sees what this one ordered."""
+    AutomaticTopUp.objects.select_for_update().get(pk=rule.pk)
     missing = _missing(rule, at)
-    if missing <= 0 or queries.payment_account(rule.customer, provider().name) is None:
+    if missing <= 0 or queries.payment_account(rule.customer, provider(rule.customer).name) is None:
         return None
     try:
         with transaction.atomic():
@@ -164,7 +177,7 @@ def _charge(top_up: TopUp, at: datetime) -> bool:
         fail(public_id=top_up.public_id, failure="There is no saved card.", at=at)
         return False
     try:
-        if not (payment := provider().charge(top_up, account)):
+        if not (payment := provider(top_up.customer).charge(top_up, account)):
             return False
     except Declined as declined:
         fail(public_id=top_up.public_id, failure=str(declined), at=at)

@@ -12,13 +12,15 @@ from urllib.parse import parse_qs
 
 import pytest
 from django.test import Client
+from django.urls import reverse
 
+from accounts.models import Customer, TestClock
 from billing.authorizations.queries import balances
 from billing.credits.models import CreditGrant, GrantKind
 from billing.cycle.services import tick
 from billing.topups import providers, services
 from billing.topups.models import AutomaticTopUp, PaymentAccount, TopUp, TopUpPrice, TopUpStatus
-from tests.billing.authorizations.conftest import give, make_house, use
+from tests.billing.authorizations.conftest import START, give, make_house, use
 from tests.factories import bearer, make_api_key
 
 pytestmark = pytest.mark.django_db
@@ -32,7 +34,8 @@ class Fake:
     def __init__(self) -> None:
         self.seen: list[tuple[str, dict[str, str]]] = []
         self.answers: dict[str, dict[str, object]] = {}
-        self.declines = False
+        self.declines = self.is_broken = False
+        self.refuses = ""
         fake = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -62,6 +65,10 @@ class Fake:
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
 
     def answer(self, path: str, fields: dict[str, str], key: str) -> tuple[int, dict[str, object]]:
+        if self.is_broken:
+            return 500, {"error": {"type": "api_error", "message": "Something went wrong."}}
+        if self.refuses:
+            return 400, {"error": {"type": "invalid_request_error", "message": self.refuses}}
         if path.endswith("/payment_intents"):
             if self.declines:
                 error = {"type": "card_error", "code": "card_declined", "message": "Your card was declined."}
@@ -186,6 +193,19 @@ def test_a_payment_that_fails_later_voids_the_unused_part_once(house, fake, buy)
     assert available(house) == 0
 
 
+@pytest.mark.parametrize("success", ["payment_intent.succeeded", "checkout.session.completed"])
+def test_a_refund_that_is_told_of_before_the_payment_leaves_nothing(house, fake, buy, success):
+    bought = buy().json()["id"]
+    tell("charge.refunded", object="charge", refunded=True, metadata={"top_up": bought})
+    if success == "payment_intent.succeeded":
+        tell(success, object="payment_intent", metadata={"top_up": bought})
+    else:
+        paid(bought)
+
+    assert TopUp.objects.get().status == TopUpStatus.REVERSED
+    assert available(house) == 0
+
+
 def test_a_refund_of_a_part_takes_nothing_back(house, fake, buy):
     bought = buy().json()["id"]
     paid(bought)
@@ -208,10 +228,42 @@ def test_without_stripe_an_operator_says_that_it_was_paid(house, buy, client, ol
     client.force_login(olivia)
     top_up = TopUp.objects.get()
 
-    client.post(f"/admin/billing/topup/{top_up.pk}/mark-paid", {"_form_submitted": "1"})
-    services.succeed(public_id=top_up.public_id, at=now())
-
+    client.post(reverse("admin:billing_topup_mark_paid", args=[top_up.pk]), {"_form_submitted": "1"})
     assert available(house) == 20
+
+    services.succeed(public_id=top_up.public_id, at=now())
+    assert available(house) == 20
+
+
+def test_a_customer_of_a_sandbox_pays_nobody_and_is_granted_by_its_clock(house, fake, buy, client, olivia):
+    clock = TestClock.objects.create(now=START + timedelta(days=3))
+    Customer.objects.filter(pk=house.pk).update(test_clock=clock)
+
+    assert (buy().json()["url"], fake.seen) == (None, [])
+    top_up = TopUp.objects.get()
+    client.force_login(olivia)
+    client.post(reverse("admin:billing_topup_mark_paid", args=[top_up.pk]), {"_form_submitted": "1"})
+
+    assert CreditGrant.objects.get().effective_at == clock.now
+    client.post(reverse("admin:billing_topup_mark_reversed", args=[top_up.pk]), {"_form_submitted": "1"})
+    assert TopUp.objects.get().ended_at == clock.now
+
+
+def test_when_stripe_is_away_nothing_is_begun_and_the_client_may_come_again(house, fake, buy):
+    fake.is_broken = True
+    answer = buy()
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "payment_unavailable")
+    assert answer.headers["Retry-After"] == "10"
+    assert not TopUp.objects.exists()
+
+
+def test_what_stripe_refuses_to_sell_is_refused(house, fake, buy):
+    fake.refuses = "Amount must be no more than $999,999.99"
+    answer = buy("1000000000")
+
+    assert (answer.status_code, answer.json()["code"]) == (409, "not_for_sale")
+    assert "999,999.99" in answer.json()["detail"]
 
 
 def test_what_has_no_price_cannot_be_bought(house, buy):
@@ -278,7 +330,7 @@ def test_a_declined_card_grants_nothing_and_waits_for_the_cooldown(house, fake, 
 
 def test_an_interrupted_charge_is_repeated_as_the_same(house, fake, rule):
     top_up = services.order_if_due(rule=rule, at=now())
-    providers.provider().charge(top_up, PaymentAccount.objects.get())  # and then the process died
+    providers.provider(rule.customer).charge(top_up, PaymentAccount.objects.get())  # and then the process died
 
     assert services.top_up_automatically(at=now()) == 1
 
