@@ -234,14 +234,15 @@ _SETTLE: Final = _FREE.format(
 )
 _END_BY_EVENTS: Final = """
 WITH named AS (
-    SELECT one.id FROM unnest(%(ids)s::text[], %(keys)s::text[]) AS named (public_id, key)
+    SELECT one.id, coalesce(clock.now, %(at)s) AS at
+    FROM unnest(%(ids)s::text[], %(keys)s::text[]) AS named (public_id, key)
     JOIN billing_authorization AS one USING (public_id)
     JOIN accounts_customer AS customer ON customer.id = one.customer_id AND customer.key = named.key
     LEFT JOIN accounts_testclock AS clock ON clock.id = customer.test_clock_id
     WHERE one.ended_at IS NULL AND one.expires_at > coalesce(clock.now, %(at)s)
     ORDER BY one.id FOR NO KEY UPDATE OF one
 )
-UPDATE billing_authorization AS one SET ended_at = %(at)s, ended_by = %(ended_by)s
+UPDATE billing_authorization AS one SET ended_at = named.at, ended_by = %(ended_by)s
 FROM named WHERE one.id = named.id RETURNING one.public_id, one.customer_id
 """
 _DUE: Final = """

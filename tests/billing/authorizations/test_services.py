@@ -1,10 +1,12 @@
 """Holds: what is allowed, what is denied, and when a hold counts no longer."""
 
+import json
 from datetime import timedelta
 from decimal import Decimal
 
 import pytest
 
+from accounts.models import Customer, TestClock
 from billing.authorizations import facts, services, store
 from billing.authorizations.facts import Amount, Usage
 from billing.authorizations.models import Authorization, HoldAccount
@@ -29,7 +31,7 @@ from tests.billing.authorizations.conftest import (
     stop_at,
     use,
 )
-from tests.factories import make_meter
+from tests.factories import event, make_meter
 
 D = Decimal
 
@@ -343,3 +345,16 @@ def test_what_was_read_before_a_hold_expired_is_read_again(house):
     use(house, "search", 60)
 
     assert store.lock(house.pk, NOON + 5 * MINUTE).version != before.version
+
+
+def test_an_event_ends_a_hold_of_a_sandbox_by_its_clock(house):
+    give(house, 100)
+    Customer.objects.filter(pk=house.pk).update(test_clock=TestClock.objects.create(now=NOON))
+    held = allowed(ask(house, 10))
+
+    sent = event("e", "acme", type="search", timestamp=NOON.isoformat(), authorization=held.public_id)
+    later = NOON + timedelta(days=200)
+    services.take(body=json.dumps([sent]).encode(), content_type="application/json", api_key=None, at=later)
+
+    held.refresh_from_db()
+    assert (held.ended_by, held.ended_at) == ("event", NOON)
