@@ -17,6 +17,7 @@ from decimal import (
     Overflow,
     localcontext,
 )
+from functools import cache, reduce
 from typing import Final
 
 CONTEXT: Final = Context(
@@ -85,7 +86,12 @@ def round_to_unit(amount: Decimal, unit: str) -> Decimal:
 
 
 def _round(amount: Decimal, places: int) -> Decimal:
-    return CONTEXT.plus(amount.quantize(Decimal(1).scaleb(-places), context=CONTEXT))
+    return CONTEXT.plus(amount.quantize(_step(places), context=CONTEXT))
+
+
+@cache
+def _step(places: int) -> Decimal:
+    return Decimal(1).scaleb(-places)
 
 
 def mul_div(a: Decimal, b: Decimal, c: Decimal) -> Decimal:
@@ -95,8 +101,7 @@ def mul_div(a: Decimal, b: Decimal, c: Decimal) -> Decimal:
 
 def total(amounts: Iterable[Decimal]) -> Decimal:
     """The exact sum; zero for none. `sum()` would round beyond 28 digits."""
-    with localcontext(CONTEXT):
-        return sum(amounts, ZERO)
+    return reduce(CONTEXT.add, amounts, ZERO)  # most are of a few: entering a context takes longer
 
 
 def plain(amount: Decimal) -> str:
@@ -146,7 +151,7 @@ def display(amount: Decimal, unit: str, *, code: bool = False) -> str:
     places = exponent(unit) if currency else 2
     rounded = _round(amount, places)
     hidden = rounded == 0 and amount != 0
-    shown = Decimal(1).scaleb(-places) if hidden else rounded.copy_abs()
+    shown = _step(places) if hidden else rounded.copy_abs()
     text = f"{shown:,.{places}f}"
     if not currency:
         text = f"{text.rstrip('0').rstrip('.') if '.' in text else text} {unit}"

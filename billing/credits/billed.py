@@ -150,5 +150,5 @@ def as_billed(line: Line, figures: Figures) -> Line:
     rated = rate_row(line.terms, figures.quantity, figures.events)
     if rated.amount != figures.amount:
         part = Breakdown(line.terms.where, None, figures.quantity, ZERO, ZERO, figures.amount)
-        rated = Rated(figures.amount, (part,), "As billed when the period closed")
+        rated = Rated(figures.amount, (part,), lambda: "As billed when the period closed")
     return replace(line, quantity=figures.quantity, events=figures.events, rated=rated)

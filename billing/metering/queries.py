@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from django.contrib.postgres.expressions import ArraySubquery
@@ -34,8 +34,7 @@ from billing.periods import quarter_floor, starts_on_quarter
 from billing.reads import recall, remember
 
 
-@dataclass(frozen=True, slots=True)
-class MeterTotal:
+class MeterTotal(NamedTuple):
     """Usage of one meter with one set of dimension values, in the meter's unit. Absent dimensions are left out.
 
     Quantities of several sets add up unless they have a `rank`: then the greatest decides. That of a unique meter

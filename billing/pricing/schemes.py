@@ -7,10 +7,11 @@ Minimums are true-ups of a period's end: `rate` leaves them out, so that a serie
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_DOWN, Decimal
-from typing import Final, Literal
+from functools import cached_property, partial
+from typing import Final, Literal, NamedTuple
 
 from billing.money import CONTEXT, PLACES, ZERO, exact, mul_div, plain, quantise, total
 
@@ -58,7 +59,7 @@ class Row:
         return not self.where
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Terms:
     """A price as it is calculated. `rows[0]` is the default, `rows[n]` the nth match row.
 
@@ -70,9 +71,13 @@ class Terms:
     default: Row
     match: tuple[Row, ...] = ()
 
-    @property
+    @cached_property
     def rows(self) -> tuple[Row, ...]:
         return (self.default, *self.match)
+
+    @cached_property
+    def choice(self) -> "Choice":
+        return Choice([row.where for row in self.match])
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +89,7 @@ class Usage:
     events: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Breakdown:
+class Breakdown(NamedTuple):
     """One row of an amount. `kind` tells usage from the rows that lift or cut an amount to its limit."""
 
     where: Where
@@ -103,10 +107,15 @@ class Rated:
 
     amount: Decimal
     breakdown: tuple[Breakdown, ...]
-    explanation: str
+    explain: Callable[[], str] = field(repr=False, compare=False)
+
+    @property
+    def explanation(self) -> str:
+        """The arithmetic, put into words when it is asked for: most amounts are only added up."""
+        return self.explain()
 
 
-NOTHING: Final = Rated(ZERO, (), "0")
+NOTHING: Final = Rated(ZERO, (), lambda: "0")
 
 
 # --- which row ----------------------------------------------------------------------------------------------
@@ -129,52 +138,58 @@ def _values(key: str, value: object) -> frozenset[str | None]:
     return frozenset(options)
 
 
-def matches(where: Where, dimensions: Dimensions) -> bool:
-    """Whether every key of `where` holds; a dimension that is missing counts as absent (None)."""
-    for key, values in where.items():  # noqa: SIM110 -- called for each row and set of values: twice as fast as all()
-        if dimensions.get(key) not in values:
-            return False
-    return True
+class Choice:
+    """Finds the row of some dimension values without trying each: the match row with most keys, of equals the first,
+    else the default.
+
+    Rows are bits of a number, the one to prefer lowest. For each dimension it is known which rows each value leaves.
+    """
+
+    def __init__(self, match: Sequence[Where]) -> None:
+        wheres: list[Where] = [{}, *match]
+        self._order = sorted(range(len(wheres)), key=lambda index: -len(wheres[index]))
+        names = {name for where in match for name in where}
+        self._left = [(name, *_left(name, [wheres[index] for index in self._order])) for name in sorted(names)]
+
+    def row(self, dimensions: Dimensions) -> int:
+        left = -1  # every row
+        for name, by_value, by_others in self._left:
+            left &= by_value.get(dimensions.get(name), by_others)
+        return self._order[(left & -left).bit_length() - 1]
+
+
+def _left(name: str, wheres: Iterable[Where]) -> tuple[dict[str | None, int], int]:
+    """The rows that a value of the dimension leaves, for each value that some row names; and for all other values."""
+    named: dict[str | None, int] = defaultdict(int)
+    indifferent = 0
+    for place, where in enumerate(wheres):
+        if name not in where:
+            indifferent |= 1 << place
+        for value in where.get(name, ()):
+            named[value] |= 1 << place
+    return {value: rows | indifferent for value, rows in named.items()}, indifferent
 
 
 def select_row(terms: Terms, dimensions: Dimensions) -> int:
     """The index in `terms.rows` that prices these dimensions: the match row with most keys, else 0."""
-    chosen, keys = 0, 0
-    for index, row in enumerate(terms.rows):
-        if len(row.where) > keys and matches(row.where, dimensions):
-            chosen, keys = index, len(row.where)
-    return chosen
+    return terms.choice.row(dimensions)
 
 
 # --- quantity -> amount -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Charge:
-    """What a scheme is given: the quantity that costs something, the free part before it, and the events."""
+class _Charge(NamedTuple):
+    """What a scheme is given: the free part of a quantity, the rest, which costs something, and the events."""
 
     row: Row
     used: Decimal
+    free: Decimal
+    billable: Decimal
     events: int
-
-    @property
-    def free(self) -> Decimal:
-        return min(self.used, self.row.included)
-
-    @property
-    def billable(self) -> Decimal:
-        return CONTEXT.subtract(self.used, self.free)
 
     @property
     def enters_first_tier(self) -> bool:
         return self.row.is_default or self.used > 0
-
-    def shown(self) -> str:
-        """The billable quantity in words: "1,200", "(1,500 - 1,000 included) / 1,000,000"."""
-        text = figure(self.used)
-        if self.free:
-            text = f"({text} - {figure(self.free)} included)"
-        return text + _shown_per(self.row.per)
 
     def part(
         self,
@@ -189,18 +204,19 @@ class _Charge:
         return Breakdown(self.row.where, tier, quantity, unit_amount, flat, amount)
 
 
-type _Parts = list[tuple[Breakdown, str]]
+def _charge(row: Row, used: Decimal, events: int) -> _Charge:
+    free = min(used, row.included)
+    return _Charge(row, used, free, CONTEXT.subtract(used, free), events)
 
 
-def _per_unit(charge: _Charge) -> _Parts:
+def _per_unit(charge: _Charge) -> list[Breakdown]:
     row = charge.row
-    part = charge.part(charge.billable, row.unit_amount, mul_div(charge.billable, row.unit_amount, row.per))
-    return [(part, f"{charge.shown()} x {figure(row.unit_amount)}")]
+    return [charge.part(charge.billable, row.unit_amount, mul_div(charge.billable, row.unit_amount, row.per))]
 
 
-def _graduated(charge: _Charge) -> _Parts:
+def _graduated(charge: _Charge) -> list[Breakdown]:
     """Each tier's own quantity at its own amount."""
-    parts: _Parts = []
+    parts: list[Breakdown] = []
     below = ZERO
     for number, tier in enumerate(charge.row.tiers, start=1):
         entered = charge.billable > below or (number == 1 and charge.enters_first_tier)
@@ -209,13 +225,10 @@ def _graduated(charge: _Charge) -> _Parts:
         top = charge.billable if tier.up_to is None else min(charge.billable, tier.up_to)
         parts.append(_tier_part(charge, number, tier, CONTEXT.subtract(top, below)))
         below = top
-    if charge.free and parts:
-        part, text = parts[0]
-        parts[0] = (part, f"{figure(charge.free)} included + {text}")
     return parts
 
 
-def _volume(charge: _Charge) -> _Parts:
+def _volume(charge: _Charge) -> list[Breakdown]:
     """The whole quantity at the amount of the tier in which it ends."""
     if not charge.enters_first_tier:
         return []
@@ -224,41 +237,31 @@ def _volume(charge: _Charge) -> _Parts:
         for number, tier in enumerate(charge.row.tiers, start=1)
         if tier.up_to is None or charge.billable <= tier.up_to
     )
-    return [_tier_part(charge, number, tier, charge.billable, shown=charge.shown())]
+    return [_tier_part(charge, number, tier, charge.billable)]
 
 
-def _tier_part(
-    charge: _Charge, number: int, tier: Tier, quantity: Decimal, *, shown: str | None = None
-) -> tuple[Breakdown, str]:
+def _tier_part(charge: _Charge, number: int, tier: Tier, quantity: Decimal) -> Breakdown:
     amount = mul_div(quantity, tier.unit_amount, charge.row.per)
-    part = charge.part(quantity, tier.unit_amount, amount, flat=tier.flat_amount, tier=number)
-    text = f"{shown or figure(quantity) + _shown_per(charge.row.per)} x {figure(tier.unit_amount)}"
-    return part, f"{text} + {figure(tier.flat_amount)} flat" if tier.flat_amount else text
+    return charge.part(quantity, tier.unit_amount, amount, flat=tier.flat_amount, tier=number)
 
 
-def _package(charge: _Charge) -> _Parts:
+def _package(charge: _Charge) -> list[Breakdown]:
     """Started packages."""
     row = charge.row
     whole, rest = CONTEXT.divmod(charge.billable, CONTEXT.multiply(row.package_size, row.per))
     packages = CONTEXT.add(whole, _ONE) if rest else whole
-    part = charge.part(charge.billable, row.package_amount, CONTEXT.multiply(packages, row.package_amount))
-    text = f"ceil({charge.shown()} / {figure(row.package_size)}) x {figure(row.package_amount)}"
-    return [(part, text)]
+    return [charge.part(charge.billable, row.package_amount, CONTEXT.multiply(packages, row.package_amount))]
 
 
-def _percentage(charge: _Charge) -> _Parts:
+def _percentage(charge: _Charge) -> list[Breakdown]:
     row = charge.row
     fixed = CONTEXT.multiply(Decimal(charge.events), row.fixed_amount)
     divisor = CONTEXT.multiply(_HUNDRED, row.per)
     usage_amount = mul_div(charge.billable, row.rate, divisor)
-    part = charge.part(charge.billable, CONTEXT.divide(row.rate, _HUNDRED), usage_amount, flat=fixed)
-    text = f"{charge.shown()} x {figure(row.rate)} %"
-    if row.fixed_amount:
-        text += f" + {charge.events:,} x {figure(row.fixed_amount)}"
-    return [(part, text)]
+    return [charge.part(charge.billable, CONTEXT.divide(row.rate, _HUNDRED), usage_amount, flat=fixed)]
 
 
-_SCHEMES: Final[Mapping[Scheme, Callable[[_Charge], _Parts]]] = {
+_SCHEMES: Final[Mapping[Scheme, Callable[[_Charge], list[Breakdown]]]] = {
     "per_unit": _per_unit,
     "graduated": _graduated,
     "volume": _volume,
@@ -274,12 +277,9 @@ def rate_row(row: Row, quantity: Decimal, events: int = 0) -> Rated:
     """
     if quantity < 0:
         raise ValueError("A quantity cannot be negative.")
-    parts = _SCHEMES[row.scheme](_Charge(row, quantity, events))
-    rated = Rated(
-        amount=total(part.amount for part, _ in parts),
-        breakdown=tuple(part for part, _ in parts),
-        explanation=" + ".join(text for _, text in parts) or "0",
-    )
+    charge = _charge(row, quantity, events)
+    parts = tuple(_SCHEMES[row.scheme](charge))
+    rated = Rated(total(part.amount for part in parts), parts, partial(_in_words, charge, parts))
     if row.maximum_amount is not None and rated.amount > row.maximum_amount:
         return _limited(row, rated, row.maximum_amount, "maximum")
     return rated
@@ -299,7 +299,7 @@ def _limited(row: Row, rated: Rated, limit: Decimal, kind: Literal["minimum", "m
     return Rated(
         amount=total([rated.amount, step]),
         breakdown=(*rated.breakdown, part),
-        explanation=f"{function}({rated.explanation}, {figure(limit)} {kind})",
+        explain=lambda: f"{function}({rated.explanation}, {figure(limit)} {kind})",
     )
 
 
@@ -341,7 +341,7 @@ def _sum(rated: Iterable[Rated]) -> Rated:
     return Rated(
         amount=total(part.amount for part in parts),
         breakdown=tuple(row for part in said for row in part.breakdown),
-        explanation=" + ".join(part.explanation for part in said),
+        explain=lambda: " + ".join(part.explanation for part in said),
     )
 
 
@@ -351,7 +351,7 @@ def joined(first: Rated, then: Rated) -> Rated:
     return Rated(
         amount=total((first.amount, then.amount)),
         breakdown=(*first.breakdown, *then.breakdown),
-        explanation=" + ".join(part.explanation for part in parts) or first.explanation,
+        explain=lambda: " + ".join(part.explanation for part in parts) or first.explanation,
     )
 
 
@@ -375,8 +375,11 @@ def difference(after: Rated, before: Rated) -> Rated:
             if (some := new or old) is not None
         ]
     moved = tuple(row for row in rows if row.quantity or row.flat_amount or row.amount)
-    explanation = f"({after.explanation}) - ({before.explanation})" if before.breakdown else after.explanation
-    return Rated(total(row.amount for row in moved), moved, explanation)
+    return Rated(
+        amount=total(row.amount for row in moved),
+        breakdown=moved,
+        explain=lambda: f"({after.explanation}) - ({before.explanation})" if before.breakdown else after.explanation,
+    )
 
 
 # --- grouped amounts ----------------------------------------------------------------------------------------
@@ -407,6 +410,38 @@ def split[K: Hashable](amount: Decimal, quantities: Mapping[K, Decimal]) -> dict
 def figure(number: Decimal) -> str:
     """A number inside an explanation: every digit, thousands apart: "1,200", "0.0025"."""
     return format(Decimal(plain(number)), ",f")
+
+
+def _in_words(charge: _Charge, parts: Sequence[Breakdown]) -> str:
+    """The arithmetic of the parts of a charge."""
+    row = charge.row
+    match row.scheme:
+        case "per_unit":
+            return f"{_billable(charge)} x {figure(row.unit_amount)}"
+        case "graduated":
+            included = [f"{figure(charge.free)} included"] if charge.free and parts else []
+            quantities = [figure(part.quantity) + _shown_per(row.per) for part in parts]
+            return " + ".join([*included, *map(_tier_in_words, quantities, parts)]) or "0"
+        case "volume":
+            return _tier_in_words(_billable(charge), parts[0]) if parts else "0"
+        case "package":
+            return f"ceil({_billable(charge)} / {figure(row.package_size)}) x {figure(row.package_amount)}"
+        case "percentage":
+            fixed = f" + {charge.events:,} x {figure(row.fixed_amount)}" if row.fixed_amount else ""
+            return f"{_billable(charge)} x {figure(row.rate)} %{fixed}"
+
+
+def _billable(charge: _Charge) -> str:
+    """For instance "1,200", "(1,500 - 1,000 included) / 1,000,000"."""
+    text = figure(charge.used)
+    if charge.free:
+        text = f"({text} - {figure(charge.free)} included)"
+    return text + _shown_per(charge.row.per)
+
+
+def _tier_in_words(quantity: str, part: Breakdown) -> str:
+    text = f"{quantity} x {figure(part.unit_amount)}"
+    return f"{text} + {figure(part.flat_amount)} flat" if part.flat_amount else text
 
 
 def _shown_per(per: Decimal) -> str:

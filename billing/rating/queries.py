@@ -278,7 +278,8 @@ class _Series:
     """Sums by bucket and group while they are added up."""
 
     def __init__(self, edges: Sequence[datetime], group_by: Sequence[str], filters: Mapping[str, str]) -> None:
-        self.edges, self.group_by, self.filters = edges, group_by, filters
+        self.edges, self.group_by = edges, group_by
+        self._wanted = [(name, value) for name, value in filters.items() if name not in _NAMES]
         self.cells: dict[tuple[int, Group], _Cell] = {}
         if not group_by:
             self.cells = {(index, ()): _Cell() for index in range(len(edges) - 1)}
@@ -346,11 +347,11 @@ class _Series:
     def _cell(self, index: int, group: Group | None) -> _Cell | None:
         if index < 0 or group is None:
             return None
-        return self.cells.setdefault((index, group), _Cell())
+        return self.cells.get((index, group)) or self.cells.setdefault((index, group), _Cell())
 
     def _group(self, names: Mapping[str, str], dimensions: Dimensions) -> Group | None:
         """The group of these dimension values; None for what the filters leave out."""
-        if any(dimensions.get(name) != value for name, value in self.filters.items() if name not in _NAMES):
+        if self._wanted and any(dimensions.get(name) != value for name, value in self._wanted):
             return None
         return tuple(names[name] if name in names else dimensions.get(name) for name in self.group_by)
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.pricing.schemes import Row, Terms, Tier, matches, normalise_where
+from billing.pricing.schemes import Row, Terms, Tier, normalise_where, select_row
 from billing.pricing.validation import overlaps, problems
 
 D = Decimal
@@ -76,6 +76,20 @@ def test_a_tie_is_explained_to_the_one_who_wrote_it():
 
 values = st.sampled_from(["x", "y", None])
 wheres = st.dictionaries(st.sampled_from("abc"), st.frozensets(values, min_size=1), min_size=1)
+
+
+def matches(where, dimensions):
+    return all(dimensions.get(name) in any_of for name, any_of in where.items())
+
+
+@given(st.lists(wheres, max_size=5), st.dictionaries(st.sampled_from("abc"), values))
+def test_the_row_found_is_the_first_with_most_keys_of_those_that_match(list_of_wheres, dimensions):
+    rows = [Row(), *(Row(where=where) for where in list_of_wheres)]
+    fitting = [index for index, row in enumerate(rows) if matches(row.where, dimensions)]
+
+    chosen = select_row(Terms("p", "USD", rows[0], tuple(rows[1:])), dimensions)
+
+    assert chosen == max(fitting, key=lambda index: len(rows[index].where))
 
 
 @given(st.lists(wheres, max_size=5), st.dictionaries(st.sampled_from("abc"), values))
