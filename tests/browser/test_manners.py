@@ -19,7 +19,7 @@ from billing.pricing.models import PlanVersion
 
 pytestmark = [pytest.mark.browser, pytest.mark.servers]
 
-DASHBOARD = ["/c/acme/", "/c/acme/budget", "/c/acme/budget/edit", "/c/acme/team"]
+DASHBOARD = ["/c/acme/", "/c/acme/credits", "/c/acme/plan", "/c/acme/budget", "/c/acme/budget/edit", "/c/acme/team"]
 ACCOUNT = ["/accounts/password/change/", "/accounts/2fa/", "/accounts/logout/"]
 STRANGERS = ["/accounts/login/", "/accounts/password/reset/", "/accounts/signup/"]
 LOOKS = {
@@ -59,9 +59,10 @@ def full(busy):
 
 
 def settled(page):
-    """The page once its chart, if it has one, is drawn."""
-    if page.locator("#spend-plot").count():
-        expect(page.locator("#spend-plot .main-svg").first).to_be_visible()
+    """The page once its charts are drawn, which they are when they come into view."""
+    for plot in page.locator("[data-figure]").all():
+        plot.scroll_into_view_if_needed()
+        expect(plot.locator(".main-svg").first).to_be_visible()
     return page
 
 

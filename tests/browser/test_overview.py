@@ -97,7 +97,7 @@ def test_the_budget_is_edited_in_place(site, busy, alice):
 
     site.forgive("422")
 
-    page.get_by_role("link", name="Edit").click()
+    page.get_by_role("link", name="Edit", exact=True).click()
     page.get_by_role("link", name="Cancel").click()
     expect(page.locator("#budget form")).to_have_count(0)
 
