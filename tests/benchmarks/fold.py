@@ -3,13 +3,13 @@
 import itertools
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
-from django.db import connections
+from django.db import connections, transaction
 
-from billing.cycle.services import tick
-from billing.metering import ingesting
+from billing.cycle.services import CUSTOMERS_AT_ONCE, tick
+from billing.metering import ingesting, services
 from billing.metering.models import UsageDelta
 from tests.benchmarks import stage
 from tests.benchmarks.ingest import copy_rate
@@ -21,26 +21,31 @@ BATCH = 1_000
 
 
 def run() -> None:
-    """events and deltas a second that one worker counts (fold, settle, watch, publish; every customer has a plan and a
-    budget), beside one process that takes them through the service, and the raw COPY; then customers with one event
-    each. CPU: of this process and the database, in microseconds an event, in milliseconds a customer."""
+    """Events a second that one process counts, beside one that takes them through the service and the raw COPY; then
+    customers with one event each. First the fold alone (deltas into counters), then the whole tick, which also
+    settles, watches and publishes; every customer has a plan and a budget. CPU: of this process and the database, in
+    microseconds an event, in milliseconds a customer."""
     stage.fill(subscribed=True)
     tick(at=datetime.now(UTC))
-    print(f"{'round':>6} {'raw COPY':>9} {'taken':>7} {'counted':>8} {'deltas/s':>9} {'counted/taken':>14}", end="")
+    print(f"{'what':>6} {'raw COPY':>9} {'taken':>7} {'counted':>8} {'deltas/s':>9} {'counted/taken':>14}", end="")
     print(f" {'CPU us/event':>13} {'ms a dirty customer':>20} {'CPU ms':>7}", flush=True)
-    for number in range(1, ROUNDS + 1):
-        raw, stream = copy_rate(), events()
-        batches = [list(itertools.islice(stream, BATCH)) for _ in range(BATCHES)]
-        taken = BATCHES * BATCH / _take(batches)
-        deltas = UsageDelta.objects.count()
-        seconds, _, spent = _count()
-        counted = BATCHES * BATCH / seconds
-        _take([_one_each(stream)])
-        idle, customers, spent_each = _count()
-        print(f"{number:>6} {raw:>9,.0f} {taken:>7,.0f} {counted:>8,.0f} {deltas / seconds:>9,.0f} ", end="")
-        print(f"{counted / taken:>13.2f} {1e6 * spent / (BATCHES * BATCH):>13.0f} ", end="")
-        print(f"{1000 * idle / customers:>20.1f} {1000 * spent_each / customers:>7.2f}", flush=True)
+    for _ in range(ROUNDS):
+        for name, count in {"fold": _fold, "tick": _tick}.items():
+            _compare(name, count, events())
     connections.close_all()
+
+
+def _compare(name: str, count: Callable[[], int], stream: Iterator[Event]) -> None:
+    raw = copy_rate()
+    taken = BATCHES * BATCH / _take([list(itertools.islice(stream, BATCH)) for _ in range(BATCHES)])
+    deltas = UsageDelta.objects.count()
+    seconds, _, spent = _measured(count)
+    counted = BATCHES * BATCH / seconds
+    _take([_one_each(stream)])
+    idle, customers, spent_each = _measured(count)
+    print(f"{name:>6} {raw:>9,.0f} {taken:>7,.0f} {counted:>8,.0f} {deltas / seconds:>9,.0f} ", end="")
+    print(f"{counted / taken:>14.2f} {1e6 * spent / (BATCHES * BATCH):>13.0f} ", end="")
+    print(f"{1000 * idle / customers:>20.1f} {1000 * spent_each / customers:>7.2f}", flush=True)
 
 
 def _take(batches: list[list[Event]]) -> float:
@@ -52,13 +57,29 @@ def _take(batches: list[list[Event]]) -> float:
     return time.perf_counter() - begun
 
 
-def _count() -> tuple[float, int, float]:
+def _measured(count: Callable[[], int]) -> tuple[float, int, float]:
     """Seconds that it takes, how many customers had something to count, and seconds of processor time."""
     begun, spent = time.perf_counter(), stage.spent()
-    advanced = tick(at=datetime.now(UTC))
+    customers = count()
     seconds, spent = time.perf_counter() - begun, stage.spent() - spent
     assert not UsageDelta.objects.exists()
-    return seconds, advanced, spent
+    return seconds, customers, spent
+
+
+def _fold() -> int:
+    """Count for everybody, as the tick does, and no more; how many customers."""
+    folded = 0
+    while True:
+        with transaction.atomic():
+            claimed = services.claim_next(skip=(), most=CUSTOMERS_AT_ONCE)
+            services.fold_all(customer_ids=claimed, at=datetime.now(UTC))
+        if not claimed:
+            return folded
+        folded += len(claimed)
+
+
+def _tick() -> int:
+    return tick(at=datetime.now(UTC))
 
 
 def _one_each(stream: Iterator[Event]) -> list[Event]:
