@@ -28,7 +28,7 @@ from billing.credits.models import (
 from billing.credits.outlook import Outlook, outlook
 from billing.credits.overage import overage_rows
 from billing.money import CONTEXT, ZERO, exact, total
-from billing.periods import Interval
+from billing.periods import QUARTER, Interval
 from billing.rating.queries import SeriesRow, lines, rated_series
 from billing.subscriptions.models import PeriodStatus
 from billing.subscriptions.queries import periods
@@ -146,11 +146,16 @@ def _grants(customer: Customer, recorded_by: datetime | None) -> list[CreditGran
     came = _taken(rollovers.filter(transaction__effective_at=F("account__grant__effective_at")))
     went = _taken(rollovers.filter(transaction__effective_at=F("account__grant__expires_at")))
     for grant in grants:
-        if grant.pk not in void:
+        if grant.pk not in void and not _ended_with_nothing(grant, recorded_by):
             grant.voided_at = None
         grant.adjusted, grant.rolled_in = -adjusted.get(grant.pk, ZERO), -came.get(grant.pk, ZERO)
         grant.rolled_out = went.get(grant.pk, ZERO)
     return grants
+
+
+def _ended_with_nothing(grant: CreditGrant, recorded_by: datetime) -> bool:
+    """Voided when nothing was left, which no entry tells: in the quarter hour whose end is `voided_at`."""
+    return grant.voided_at is not None and not grant.forfeited and grant.voided_at - QUARTER <= recorded_by
 
 
 def _taken(entries: QuerySet[LedgerEntry]) -> dict[int, Decimal]:

@@ -193,3 +193,17 @@ def test_an_event_at_the_instant_of_expiry_does_not_use_the_grant(subscribed):
 
     found = queries.grant_balance(given, NOON)
     assert (found.used, found.expired) == (3, 47)
+
+
+def test_a_grant_that_was_voided_when_nothing_was_left_ends_in_the_books_of_then_as_well(subscribed):
+    spent = give(subscribed, 5, NOON, priority=1)
+    give(subscribed, 5, NOON, priority=2)
+    use(5, NOON)
+    advance(customer_id=subscribed.pk, at=NOON)
+
+    services.void(grant=spent, at=NOON)
+
+    [now] = queries.balances(subscribed, NOON)
+    [recorded] = queries.balances(subscribed, NOON, recorded_by=NOON)
+    assert [item.grant.pk for item in recorded.grants] == [item.grant.pk for item in now.grants]
+    assert [item.grant.voided_at for item in recorded.grants] == [item.grant.voided_at for item in now.grants]
