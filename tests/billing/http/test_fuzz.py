@@ -78,6 +78,7 @@ def known(acme, globex, alice) -> dict[str, Any]:
         "now": "2026-11-24T09:00:00Z",
         "to": "2026-11-25T09:00:00Z",
         "public_id": names["grant"],
+        "authorization": names["hold"],
         "number": draft.number,
         "unit": "USD",
         "amount": "12.5",
@@ -126,8 +127,9 @@ def _requests(operation, known: Mapping[str, Any]) -> st.SearchStrategy[Any]:
 
 def _aimed(case, known: Mapping[str, Any]):
     """The request, about what exists."""
-    collection = case.path.split("/")[3]
-    case.path_parameters = _filled(case.path_parameters, {**known, "key": known.get(collection.removesuffix("s"))})
+    one = case.path.split("/")[3].removesuffix("s")  # of the collection: a customer, an authorization
+    ids = {"key": known.get(one), "public_id": known.get(one, known["public_id"])}
+    case.path_parameters = _filled(case.path_parameters, {**known, **ids})
     case.query = _filled(case.query, known)
     case.body = _filled(case.body, known)
     return case
