@@ -13,26 +13,28 @@ from billing.credits.models import (
     Settlement,
 )
 from billing.cycle.models import BooksCheck
-from billing.metering.models import (
-    ArchivedMonth,
+from billing.metering.counter_models import (
     DimensionSet,
     DimensionUse,
     DimensionValue,
+    NamedValue,
+    PeriodTotal,
+    TrackedPeriod,
+    UsageBucket,
+    UsageDay,
+    UsageMinute,
+)
+from billing.metering.models import (
+    ArchivedMonth,
     EventCorrection,
     EventEnding,
     EventIdentity,
     ImportRun,
     Meter,
-    NamedValue,
-    PeriodTotal,
     RefusedItems,
-    TrackedPeriod,
     UnmatchedEvent,
-    UsageBucket,
-    UsageDay,
     UsageDelta,
     UsageEvent,
-    UsageMinute,
     Watermark,
 )
 from billing.notifications.models import OutboxMessage

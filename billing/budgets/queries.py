@@ -19,7 +19,7 @@ from billing.budgets.models import Alert, AlertDirection, Budget, Threshold
 from billing.budgets.recipients import addresses
 from billing.credits import queries as credits
 from billing.metering import queries as metering
-from billing.metering.models import DimensionSet
+from billing.metering.counter_models import DimensionSet
 from billing.periods import Interval
 from billing.pricing import queries as pricing
 from billing.rating.queries import SeriesRow

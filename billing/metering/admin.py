@@ -13,8 +13,9 @@ from billing.admin_pages import ReadOnlyAdmin
 from billing.clock import now
 from billing.errors import Conflict
 from billing.metering import queries, services
+from billing.metering.counter_models import DimensionUse
 from billing.metering.intake_admin import intake_page
-from billing.metering.models import DimensionUse, EventCorrection, ImportRun, Meter, RefusedItems, UnmatchedEvent
+from billing.metering.models import EventCorrection, ImportRun, Meter, RefusedItems, UnmatchedEvent
 
 METER_FIELDS = ["key", "name", "unit", "event_type", "aggregation", "value", "dimensions", "filters"]
 

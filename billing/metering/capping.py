@@ -13,7 +13,7 @@ from typing import Any, Final
 from django.conf import settings
 from django.db import connection
 
-from billing.metering.models import NamedValue
+from billing.metering.counter_models import NamedValue
 
 OTHER: Final = "(other)"
 

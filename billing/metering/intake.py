@@ -10,7 +10,8 @@ from django.db import connection
 from django.db.models import Q, QuerySet, Sum
 
 from billing.metering import partitions, queries
-from billing.metering.models import Backfill, DimensionUse, EventCorrection, RefusedItems, UnmatchedReason
+from billing.metering.counter_models import DimensionUse
+from billing.metering.models import Backfill, EventCorrection, RefusedItems, UnmatchedReason
 
 MOST: Final = 50  # rows of each table
 _RECENT: Final = timedelta(minutes=1)

@@ -24,11 +24,7 @@ from billing.http import (
 )
 from billing.metering import services
 from billing.metering.counting import OPERATORS
-from billing.metering.models import (
-    Aggregation,
-    Backfill,
-    Meter,
-)
+from billing.metering.models import Aggregation, Backfill, Meter
 
 
 @extend_schema_field({"description": "A list for in and nin, true or false for exists, else a string or a number."})

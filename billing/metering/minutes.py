@@ -9,8 +9,9 @@ from typing import Any, Final
 from django.db import connection
 
 from accounts.models import Customer
+from billing.metering.counter_models import MinuteMember, UsageMinute
 from billing.metering.folding import MINUTES_STORED
-from billing.metering.models import Aggregation, Meter, MinuteMember, UsageMinute
+from billing.metering.models import Aggregation, Meter
 from billing.money import ZERO, total
 
 

@@ -18,18 +18,9 @@ from django.db.models import Max, Min, OuterRef, QuerySet, Subquery, Sum, TextFi
 from django.db.models.functions import Cast, Coalesce, JSONObject
 
 from accounts.models import Customer
+from billing.metering.counter_models import DimensionUse, UsageBucket, UsageDay
 from billing.metering.folding import MERGED
-from billing.metering.models import (
-    DimensionUse,
-    EventCorrection,
-    Meter,
-    RefusedItems,
-    UnmatchedEvent,
-    UsageBucket,
-    UsageDay,
-    UsageDelta,
-    UsageEvent,
-)
+from billing.metering.models import EventCorrection, Meter, RefusedItems, UnmatchedEvent, UsageDelta, UsageEvent
 from billing.periods import quarter_floor, starts_on_quarter
 from billing.reads import recall, remember
 

@@ -12,8 +12,9 @@ from django.db.models import Sum
 
 from accounts.models import Customer
 from billing.metering import capping, corrections, counting, queries, store
+from billing.metering.counter_models import PeriodMember
 from billing.metering.judging import Event
-from billing.metering.models import EventCorrection, Meter, PeriodMember
+from billing.metering.models import EventCorrection, Meter
 from billing.periods import quarter_floor
 
 

@@ -26,6 +26,7 @@ from billing.metering import (
     store,
 )
 from billing.metering.backfilling import PAGE, counted_by
+from billing.metering.counter_models import NamedValue
 from billing.metering.counting import InvalidValue
 from billing.metering.decoding import Refusal
 from billing.metering.importing import Fingerprint
@@ -36,7 +37,6 @@ from billing.metering.models import (
     Backfill,
     ImportRun,
     Meter,
-    NamedValue,
     RefusedItems,
     UnmatchedReason,
     UsageEvent,

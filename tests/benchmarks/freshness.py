@@ -13,7 +13,7 @@ from django.db import connections
 from django.test import Client
 
 from accounts.models import Customer, Membership, Role, User
-from billing.metering.models import UsageDay
+from billing.metering.counter_models import UsageDay
 from billing.metering.queries import freshness as current_freshness
 from dashboard.building import version_of
 from tests.benchmarks import stage

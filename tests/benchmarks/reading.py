@@ -17,7 +17,8 @@ from django.test import Client
 from accounts.models import Customer, Scope
 from billing.credits.queries import spend
 from billing.metering import partitions
-from billing.metering.models import DimensionSet, Meter, TrackedPeriod
+from billing.metering.counter_models import DimensionSet, TrackedPeriod
+from billing.metering.models import Meter
 from billing.periods import Interval
 from billing.pricing.spec import MatchSpec, PriceSpec
 from billing.rating.queries import lines

@@ -15,7 +15,8 @@ from billing.cycle import clocks
 from billing.cycle import services as cycle
 from billing.cycle.tasks import advance_clock, advance_clocks
 from billing.cycle.verify import differences
-from billing.metering.models import UsageBucket, UsageEvent
+from billing.metering.counter_models import UsageBucket
+from billing.metering.models import UsageEvent
 from billing.notifications import services as notifications
 from billing.notifications.models import OutboxMessage
 from billing.pricing.spec import CreditSpec, OverageSpec, PriceSpec

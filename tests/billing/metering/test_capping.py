@@ -13,7 +13,7 @@ from accounts.models import Customer
 from billing.cycle.verify import differences
 from billing.metering import capping, queries, services
 from billing.metering.correcting import amend_event, void_event
-from billing.metering.models import DimensionUse
+from billing.metering.counter_models import DimensionUse
 from billing.metering.receipts import receipt
 from billing.pricing.spec import MatchSpec, PriceSpec
 from tests.factories import event, fold, ingest, make_meter, make_plan, make_version

@@ -13,7 +13,7 @@ from hypothesis.extra.django import TestCase
 from accounts.models import Customer, TestClock
 from billing.metering import minutes, queries, services
 from billing.metering.correcting import amend_event, void_event
-from billing.metering.models import MinuteMember, UsageMinute
+from billing.metering.counter_models import MinuteMember, UsageMinute
 from billing.periods import quarter_floor
 from tests.factories import event, fold, ingest, make_meter
 

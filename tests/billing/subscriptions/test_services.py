@@ -11,7 +11,7 @@ from django.db import connection, transaction
 
 from accounts.models import Customer
 from billing.errors import Conflict
-from billing.metering.models import TrackedPeriod
+from billing.metering.counter_models import TrackedPeriod
 from billing.metering.services import claim
 from billing.periods import Interval
 from billing.pricing.services import create_version
