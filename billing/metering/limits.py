@@ -1,7 +1,6 @@
 """How much is taken at once. Who sends more is told when to come again, and nothing of that body is stored."""
 
 import logging
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -57,7 +56,7 @@ def charge(api_key: ApiKey, events: int) -> None:
         return
     if wait is not None:
         detail = f"This key may send {rate:,} events a second. Send the same request again, later."
-        raise Limited(429, "too_many_requests", detail, math.ceil(float(wait)))
+        raise Limited(429, "too_many_requests", detail, wait)
 
 
 @cache
@@ -70,12 +69,13 @@ def _valkey() -> "redis.Redis":
 
 _AHEAD_SECONDS: Final = 1  # what may come in one moment
 # Kept is the instant at which all that was taken would have come in at the rate (GCRA). The clock is Valkey's.
+# The answer: in how many whole seconds to come again.
 _CHARGE: Final = """
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
 local through = math.max(tonumber(redis.call('GET', KEYS[1]) or 0), now)
 if through - now > tonumber(ARGV[2]) then
-    return tostring(through - now - ARGV[2])
+    return math.ceil(through - now - ARGV[2])
 end
 through = through + ARGV[1]
 redis.call('SET', KEYS[1], string.format('%.6f', through), 'PX', math.ceil((through - now) * 1000))
