@@ -1,7 +1,6 @@
 """Changing, cancelling and resuming: what a billing period holds afterwards, and what each part of it costs."""
 
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from datetime import timedelta
 
 import pytest
 from django.core.exceptions import ValidationError
@@ -9,8 +8,6 @@ from django.db import transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from billing.credits import queries as credit_questions
-from billing.credits import services as credits
 from billing.cycle import services as cycle
 from billing.cycle.verify import differences
 from billing.errors import Conflict
@@ -18,25 +15,12 @@ from billing.money import total
 from billing.periods import QUARTER
 from billing.pricing.schemes import Tier
 from billing.pricing.services import create_version
-from billing.pricing.spec import CreditSpec, OverageSpec, PriceSpec, VersionSpec
+from billing.pricing.spec import CreditSpec, PriceSpec, VersionSpec
 from billing.rating.queries import lines, rated_series
 from billing.subscriptions import queries, services
 from billing.subscriptions.models import BillingPeriod, PlanSegment
+from tests.billing.subscriptions.conftest import DAY, HALF, START, D, balance, searches, use
 from tests.factories import event, ingest, make_meter, make_plan, make_subscription, make_version
-
-D = Decimal
-START = datetime(2026, 6, 1, tzinfo=UTC)  # a month of 30 days
-DAY = timedelta(days=1)
-HALF = START + 15 * DAY
-
-
-def searches(unit="USD", amount="1", **fields):
-    return PriceSpec("searches", "searches", unit, D(amount), **fields)
-
-
-@pytest.fixture
-def meter(db):
-    return make_meter("searches", aggregation="count", event_type="search", dimensions=[])
 
 
 @pytest.fixture
@@ -62,12 +46,6 @@ def subscription(globex, small):
 def plan_segments(subscription):
     found = PlanSegment.objects.filter(period__customer=subscription.customer).order_by("starts_at")
     return found.select_related("period", "version__plan")
-
-
-def use(customer, count, at, name="s"):
-    sent = [event(f"{name}-{at}-{n}", customer.key, type="search", timestamp=at.isoformat()) for n in range(count)]
-    assert ingest(*sent, at=at).accepted == count
-    cycle.advance(customer_id=customer.pk, at=at)
 
 
 def segments(subscription):
@@ -378,82 +356,6 @@ def test_a_period_that_begins_on_its_anchor_day_counts_whole_whatever_the_hour(g
     )
 
     assert fees(subscription) == [10]
-
-
-# --- credits --------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def silver(meter):
-    return make_version(
-        make_plan("silver"),
-        prices=(searches(unit="credits"),),
-        credits=(CreditSpec("credits", D(100)),),
-        overage=(OverageSpec("credits", D("0.10")),),
-    )
-
-
-@pytest.fixture
-def gold(meter):
-    return make_version(
-        make_plan("gold"),
-        prices=(searches(unit="credits"),),
-        credits=(CreditSpec("credits", D(1000)),),
-        overage=(OverageSpec("credits", D("0.01")),),
-    )
-
-
-@pytest.fixture
-def on_silver(globex, silver):
-    return cycle.subscribe(customer=globex, version=silver, starts_at=START, at=START)
-
-
-def balance(customer, at):
-    [found] = credit_questions.balances(customer, at)
-    return found
-
-
-def test_plan_credits_count_in_proportion_after_a_change(on_silver, globex, gold):
-    use(globex, 70, START + DAY)
-
-    cycle.change(subscription=on_silver, version=gold, when="now", at=HALF)
-    use(globex, 30, HALF + DAY)
-
-    # 50 of 100 for the first half, so 20 were beyond them; 500 of 1,000 for the second.
-    found = balance(globex, HALF + DAY)
-    assert (found.available, found.overage) == (470, 20)
-    [row] = credit_questions.spend_series(globex, edges=[START, START + 30 * DAY], unit="USD")
-    assert row.amount == 2  # at the rate of the plan under which they were used
-    assert list(differences()) == []
-
-
-def test_credits_come_back_when_a_change_is_taken_back_at_once(on_silver, globex, silver, gold):
-    use(globex, 70, START + DAY)
-
-    cycle.change(subscription=on_silver, version=gold, when="now", at=HALF)
-    cycle.change(subscription=on_silver, version=silver, when="now", at=HALF + timedelta(minutes=3))
-
-    found = balance(globex, HALF + DAY)
-    assert (found.available, found.overage) == (30, 0)
-    assert list(differences()) == []
-
-
-def test_credits_of_a_subscription_that_is_cancelled_now_end_with_it(on_silver, globex):
-    use(globex, 20, START + DAY)
-
-    cycle.cancel(subscription=on_silver, when="now", at=HALF)
-
-    assert balance(globex, HALF).available == 0
-    assert list(differences()) == []
-
-
-def test_credits_that_an_operator_voided_stay_void_after_a_change(on_silver, globex, silver, gold):
-    grant = globex.credit_grants.get()
-    credits.void(grant=grant, at=START + DAY)
-
-    cycle.advance(customer_id=globex.pk, at=START + 2 * DAY)
-
-    assert balance(globex, START + 2 * DAY).available == 0
 
 
 # --- whatever happens -----------------------------------------------------------------------------------------
