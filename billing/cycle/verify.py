@@ -74,10 +74,11 @@ _DIFFERENCES: Final = {
         WHERE t.events IS DISTINCT FROM b.events""",
     "a period total does not count its members": """
         SELECT concat_ws('/', period_id, meter_id, dimension_set_id), t.members::numeric, m.members
-        FROM billing_periodtotal t
+        FROM (SELECT period_id, meter_id, dimension_set_id, members
+              FROM billing_periodtotal JOIN billing_trackedperiod p ON p.id = period_id WHERE OWN(p)) t
         FULL JOIN (
             SELECT period_id, meter_id, dimension_set_id, count(*) FILTER (WHERE events > 0)::numeric AS members
-            FROM billing_periodmember GROUP BY 1, 2, 3
+            FROM billing_periodmember JOIN billing_trackedperiod p ON p.id = period_id WHERE OWN(p) GROUP BY 1, 2, 3
         ) m USING (period_id, meter_id, dimension_set_id)
         WHERE t.members IS DISTINCT FROM m.members""",
     "a ledger transaction does not balance": """
@@ -95,9 +96,9 @@ _DIFFERENCES: Final = {
         LEFT JOIN (
             SELECT account_id, sum(amount) AS amount FROM billing_hold
             JOIN billing_authorization one ON one.id = authorization_id AND one.settled_at IS NULL
-            GROUP BY account_id
+            WHERE OWN(one) GROUP BY account_id
         ) h ON h.account_id = a.id
-        WHERE a.reserved <> coalesce(h.amount, 0)""",
+        WHERE OWN(a) AND a.reserved <> coalesce(h.amount, 0)""",
     "an account's sums are not those of its entries": """
         SELECT concat_ws('/', a.customer_id, a.unit, a.kind, a.grant_id), a.credits - a.debits, e.balance
         FROM billing_ledgeraccount a

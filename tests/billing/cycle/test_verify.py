@@ -8,6 +8,7 @@ from django.core.management import CommandError, call_command
 from django.db import IntegrityError, ProgrammingError, connection
 
 from accounts.models import Customer
+from billing.authorizations.models import HoldAccount
 from billing.credits import sealing
 from billing.credits.models import LedgerSeal
 from billing.credits.services import seal_all
@@ -46,6 +47,7 @@ def settled(committed):
     ingest(event("late", "globex", type="search", timestamp=at.isoformat(), user=1), at=at)
     advance(customer_id=globex.pk, at=at)
     seal_all()
+    HoldAccount.objects.create(customer=globex, unit="credits")
     return globex
 
 
@@ -73,6 +75,8 @@ def test_books_that_agree_pass(settled, capsys):
         (_tampered("ledgerseal", "WHERE number = 1", verb="DELETE FROM"), "a seal is broken"),
         ("UPDATE billing_daymember SET events = events + 1", "a day has other members"),
         ("DELETE FROM billing_periodmember", "a period has other members"),
+        ("UPDATE billing_periodtotal SET members = members + 1", "a period total does not count its members"),
+        ("UPDATE billing_holdaccount SET reserved = reserved + 1", "what is reserved is not the sum of its holds"),
         ("UPDATE billing_allocationcell SET posted = posted + 1 WHERE grant_id IS NULL", "a cell is not the sum"),
         ("UPDATE billing_ledgeraccount SET credits = credits + 1 WHERE kind = 'consumed'", "an account's sums"),
         ("UPDATE billing_creditgrant SET amount = amount + 1", "a grant's account was not given what"),
@@ -83,10 +87,13 @@ def test_books_that_agree_pass(settled, capsys):
         (_tampered("ledgerentry", "SET amount = amount + 1"), "a seal is broken"),
     ],
 )
-def test_one_wrong_number_is_found(settled, damage, found, capsys):
+def test_one_wrong_number_is_found_in_the_books_that_it_is_in(settled, damage, found, capsys):
+    other = Customer.objects.create(key="other", name="Other")
     as_owner(damage)
 
     assert any(difference.startswith(found) for difference in differences())
+    assert any(difference.startswith(found) for difference in differences(settled))
+    assert list(differences(other)) == []
     with pytest.raises(CommandError, match="difference"):
         call_command("verify_ledger", days=DAYS)
 
