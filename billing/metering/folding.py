@@ -96,20 +96,21 @@ def track_period(customer_id: int, starts_at: datetime, ends_at: datetime) -> No
         cursor.execute(_TRACK, {"customer": customer_id, "starts_at": starts_at, "ends_at": ends_at})
 
 
-# Reads one index entry per dirty customer, however many deltas wait.
-_CLAIM_DIRTY: Final = """
-WITH RECURSIVE dirty AS (
+# The customers of whom deltas wait, and a null at the end. Reads one index entry per customer, however many deltas.
+DIRTY: Final = """dirty AS (
     (SELECT customer_id FROM billing_usagedelta ORDER BY customer_id LIMIT 1)
     UNION ALL
     SELECT (SELECT customer_id FROM billing_usagedelta WHERE customer_id > dirty.customer_id
             ORDER BY customer_id LIMIT 1)
     FROM dirty WHERE dirty.customer_id IS NOT NULL
-)
+)"""
+_CLAIM_DIRTY: Final = f"""
+WITH RECURSIVE {DIRTY}
 SELECT customer_id FROM billing_watermark
 WHERE customer_id IN (SELECT customer_id FROM dirty) AND customer_id <> ALL(%(skip)s::bigint[])
 ORDER BY counted_through NULLS FIRST, customer_id LIMIT %(most)s
 FOR UPDATE SKIP LOCKED
-"""
+"""  # noqa: S608 -- the parts are ours
 
 _MOVE: Final = f"""
 WITH waiting AS (

@@ -11,6 +11,7 @@ from django.db.models import Q, QuerySet, Sum
 
 from billing.metering import partitions, queries
 from billing.metering.counter_models import DimensionUse
+from billing.metering.folding import DIRTY
 from billing.metering.models import Backfill, EventCorrection, RefusedItems, UnmatchedReason
 
 MOST: Final = 50  # rows of each table
@@ -103,19 +104,13 @@ def corrections_since(since: datetime) -> int:
     return EventCorrection.objects.filter(recorded_at__gte=since).count()
 
 
-_PULSE: Final = """
-WITH RECURSIVE dirty AS (
-    (SELECT customer_id FROM billing_usagedelta ORDER BY customer_id LIMIT 1)
-    UNION ALL
-    SELECT (SELECT customer_id FROM billing_usagedelta WHERE customer_id > dirty.customer_id
-            ORDER BY customer_id LIMIT 1)
-    FROM dirty WHERE dirty.customer_id IS NOT NULL
-)
+_PULSE: Final = f"""
+WITH RECURSIVE {DIRTY}
 SELECT count(*), percentile_cont(0.5) WITHIN GROUP (ORDER BY late), percentile_cont(0.99) WITHIN GROUP (ORDER BY late),
        (SELECT count(customer_id) FROM dirty), (SELECT max(counted_through) FROM billing_watermark)
 FROM (SELECT extract(epoch FROM recorded_at - occurred_at)::float AS late
       FROM billing_usageevent WHERE recorded_at >= %(since)s) AS recent
-"""
+"""  # noqa: S608 -- the parts are ours
 _UNMATCHED: Final = """
 SELECT reason, customer_key, type, events, first_at, last_at, source, event_id, left(properties::text, 500)
 FROM (SELECT reason, customer_key, type, count(*) AS events, min(recorded_at) AS first_at, max(recorded_at) AS last_at,
