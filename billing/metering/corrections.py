@@ -91,6 +91,13 @@ def of(digests: Collection[str]) -> dict[str, list[EventCorrection]]:
     return found
 
 
+def holding(events: Sequence[Event]) -> list[Event]:
+    """Those of the events that hold, as they hold. One query."""
+    words = of([event.digest for event in events])
+    held = (corrected(event, words.get(event.digest, [])) for event in events)
+    return [event for event in held if event is not None]
+
+
 def append(
     event: Event, changed: Event | None, *, reason: str, api_key_id: int | None, at: datetime
 ) -> EventCorrection:
@@ -132,12 +139,7 @@ def of_quarter(customer_id: int, event_type: str, starts_at: datetime) -> Iterat
     with connection.cursor() as cursor:
         cursor.execute(_QUARTER, [customer_id, starts_at, starts_at + QUARTER, event_type])
         while rows := cursor.fetchmany(_AT_ONCE):
-            events = [stored_event(fields) for _, *fields in rows]
-            words = of([event.digest for event in events])
-            for event in events:
-                current = corrected(event, words.get(event.digest, []))
-                if current is not None:
-                    yield current
+            yield from holding([stored_event(fields) for _, *fields in rows])
 
 
 _AT_ONCE: Final = 5_000

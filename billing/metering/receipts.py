@@ -62,12 +62,9 @@ def latest_fed(
     with connection.cursor() as cursor:
         cursor.execute(_LATEST, [customer.pk, starts_at, ends_at, meter.event_type, most])
         events = [store.stored_event(fields) for _, *fields in cursor.fetchall()]
-    words = corrections.of([event.digest for event in events])
-    held = (corrections.corrected(event, words.get(event.digest, [])) for event in events)
     return [
         (event, Fed(meter, quarter_floor(event.occurred_at), msgspec.json.decode(feed.dimensions), feed))
-        for event in held
-        if event is not None
+        for event in corrections.holding(events)
         for feed in counting.counted_feeds([counter], event)
     ]
 

@@ -64,11 +64,7 @@ def _events(customer_id: int, since: datetime) -> Iterator[Event]:
         while True:
             cursor.execute(_PAGE, [customer_id, *after, _AT_ONCE])
             found = [store.stored_event(fields) for _, *fields in cursor.fetchall()]
-            words = corrections.of([event.digest for event in found])
-            for event in found:
-                held = corrections.corrected(event, words.get(event.digest, []))
-                if held is not None:
-                    yield held
+            yield from corrections.holding(found)
             if len(found) < _AT_ONCE:
                 return
             after = found[-1].occurred_at, found[-1].digest
