@@ -44,8 +44,7 @@ class MeterAdmin(ModelAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: Meter | None = None) -> list[str]:
         if obj is None:
             return []
-        frozen = services.FROZEN_ONCE_COUNTED if queries.is_counted(obj) else ()
-        return ["key", *(name for name in frozen if name != "dimensions")]
+        return ["key", *(services.FROZEN_ONCE_COUNTED if queries.is_counted(obj) else ())]
 
     def change_view(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> HttpResponse:
         meter = Meter.objects.filter(pk=object_id).first() if request.method == "GET" else None

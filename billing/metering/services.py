@@ -256,13 +256,8 @@ class MeterIsCounted(Exception):  # noqa: N818 -- a state of the meter
         self.field = field_name
 
 
-FROZEN_ONCE_COUNTED: Final = (
-    "event_type",
-    "aggregation",
-    "value",
-    "dimensions",
-    "filters",
-)  # dimensions may come and go
+FROZEN_ONCE_COUNTED: Final = ("event_type", "aggregation", "value", "filters")
+_SAYS_WHAT_COUNTS: Final = (*FROZEN_ONCE_COUNTED, "dimensions")  # which may come and go
 # What answers about usage and spend take as parameters of their own.
 RESERVED_DIMENSIONS: Final = frozenset(
     {"price", "meter", "unit", "from", "to", "granularity", "group_by", "subscription", "cursor", "limit"}
@@ -322,7 +317,7 @@ def update_meter(*, meter: Meter, at: datetime, **changes: Any) -> Meter:
         changes["filters"] = _storable(changes["filters"])
     changed = [name for name, value in changes.items() if getattr(meter, name) != value]
     _refuse_to_lose_named(meter, set(meter.dimensions).difference(changes.get("dimensions", meter.dimensions)))
-    counting_differs = [name for name in FROZEN_ONCE_COUNTED if name in changed]
+    counting_differs = [name for name in _SAYS_WHAT_COUNTS if name in changed]
     before = _dimensions_before(meter, counting_differs, changes) if counting_differs else None
     for name in changed:
         setattr(meter, name, changes[name])
@@ -343,7 +338,7 @@ def _dimensions_before(meter: Meter, counting_differs: Sequence[str], changes: M
         raise Conflict(detail, code="backfill_running", field=counting_differs[0])
     if not queries.is_counted(meter):
         return None
-    if frozen := [name for name in counting_differs if name != "dimensions"]:
+    if frozen := [name for name in counting_differs if name in FROZEN_ONCE_COUNTED]:
         raise MeterIsCounted(frozen[0])
     return meter.dimensions
 
