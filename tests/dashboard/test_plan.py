@@ -175,6 +175,11 @@ def test_the_open_page_asks_for_what_moved(member, busy):
     assert "$7.66" in text(fragment)
 
 
+def test_it_asks_as_often_as_the_overview(member, busy):
+    paces = {re.search(r'hx-trigger="(every \d+s)', page(member, path))[1] for path in ("/c/acme/", "/c/acme/plan")}
+    assert len(paces) == 1
+
+
 def line_of(house, price, row):
     lines = PlanReading(house.customer, clock.now()).lines
     found = next(one for one in lines if (one.price.key, one.row) == (price, row))
