@@ -55,16 +55,11 @@ def authorize(*, customer: Customer, wanted: Wanted, ttl: timedelta, at: datetim
     What can be read without a lock is read first. Under the lock it is used if it is still true, which is nearly
     always, and read again otherwise.
     """
-    facts = facts_of.read(customer, wanted, at)
-    if facts is None:
-        return Denied("no_subscription")
-    locked = _locked(customer, facts, at)
-    while locked.version != facts.version:
-        facts = facts_of.read(customer, wanted, at)
-        if facts is None:
-            return Denied("no_subscription")
+    while (facts := facts_of.read(customer, wanted, at)) is not None:
         locked = _locked(customer, facts, at)
-    return _decided(customer, facts, locked, at, at + ttl)
+        if locked.version == facts.version:
+            return _decided(customer, facts, locked, at, at + ttl)
+    return Denied("no_subscription")
 
 
 def _locked(customer: Customer, facts: Facts, at: datetime) -> Locked:
