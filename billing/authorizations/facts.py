@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 
@@ -138,17 +138,12 @@ def _pools(customer: Customer, at: datetime, terms: _Terms, pending: ByUnit, ask
     units = pending.keys() | asked.keys()
     grants = _grants(customer, units, at)
     parked = credits.parked_amounts(customer)
-    return {
-        unit: Pool(
-            unit,
-            at,
-            grants.get(unit, ()),
-            {**pending.get(unit, {}), ANY: parked.get(unit, ZERO)},
-            overage=terms.overage(unit)[0],
-            currency=terms.overage(unit)[1],
-        )
-        for unit in sorted(units)
-    }
+    pools = {}
+    for unit in sorted(units):
+        unsettled = {**pending.get(unit, {}), ANY: parked.get(unit, ZERO)}
+        overage, currency = terms.overage(unit)
+        pools[unit] = Pool(unit, at, grants.get(unit, ()), unsettled, overage=overage, currency=currency)
+    return pools
 
 
 def _grants(customer: Customer, units: Iterable[str], at: datetime) -> dict[str, list[Grant]]:
@@ -175,7 +170,7 @@ def _less(pool: Pool, ended: Iterable[Sum]) -> Pool:
         left = {meter: max(amount - held.get(meter, ZERO), ZERO) for meter, amount in unsettled.items()}
     else:
         left = {ANY: max(total(unsettled.values()) - total(held.values()), ZERO)}
-    return Pool(pool.unit, pool.at, pool.grants, left, overage=pool.overage, currency=pool.currency)
+    return replace(pool, unsettled=left)
 
 
 def _stop(budget: Budget, period: BillingPeriod, pools: Mapping[str, Pool], ended: Iterable[Sum]) -> Stop:
