@@ -13,15 +13,14 @@ from django.views.decorators.http import require_safe
 from billing import clock
 from billing.credits import journal
 from billing.credits.models import LedgerEntry, TransactionCode
-from billing.metering.queries import freshness as current_freshness
 from billing.money import plain
 from billing.reads import snapshot
-from dashboard import building, charts, export
+from dashboard import charts, export
 from dashboard.credits import LABELS, CreditCard, credits_page, ledger_rows
 from dashboard.http import Access, MemberRequest, customer_for
 from dashboard.reading import Reading
+from dashboard.views.answers import csv_file, stamped, unmoved
 from dashboard.views.customers import remember
-from dashboard.views.overview import stamped
 
 PAGE = "dashboard/credits.html"
 ROWS = 25  # transactions of the ledger at once
@@ -40,20 +39,14 @@ def show(request: MemberRequest, key: str) -> HttpResponse:
 def live(request: MemberRequest, key: str) -> HttpResponse:
     """As the overview's: nothing when the page is current (one query), else the part that moves."""
     access = customer_for(request, key)
-    found = current_freshness(access.customer)
-    if request.GET.get("v") != building.version_of(found):
-        return _show(request, access, f"{PAGE}#live")
-    return stamped(HttpResponse(status=204), building.freshness_view(found, access.customer.timezone))
+    return unmoved(request, access) or _show(request, access, f"{PAGE}#live")
 
 
 @require_safe
 def download(request: MemberRequest, key: str) -> StreamingHttpResponse:
     """The whole ledger, entry by entry."""
     access = customer_for(request, key)
-    table = export.ledger_table(access.customer, access.customer.timezone)
-    response = StreamingHttpResponse(export.lines(table), content_type="text/csv; charset=utf-8")
-    response["Content-Disposition"] = f'attachment; filename="{table.name}"'
-    return response
+    return csv_file(export.ledger_table(access.customer, access.customer.timezone))
 
 
 def _show(request: MemberRequest, access: Access, template: str) -> HttpResponse:

@@ -7,13 +7,11 @@ from datetime import datetime
 
 from django.http import Http404, HttpResponse, StreamingHttpResponse
 from django.shortcuts import render
-from django.template.defaultfilters import date
 from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from billing import clock
-from billing.metering.queries import freshness as current_freshness
 from billing.periods import local_date
 from billing.reads import snapshot
 from billing.subscriptions.models import BillingPeriod
@@ -21,8 +19,8 @@ from billing.subscriptions.queries import period_beginning
 from dashboard import building, charts, export
 from dashboard.examples import first_event
 from dashboard.http import Access, MemberRequest, customer_for
-from dashboard.overview import Freshness
 from dashboard.reading import Reading
+from dashboard.views.answers import csv_file, stamped, unmoved
 from dashboard.views.customers import remember
 
 PAGE = "dashboard/overview.html"
@@ -39,10 +37,7 @@ def overview(request: MemberRequest, key: str) -> HttpResponse:
 def live(request: MemberRequest, key: str) -> HttpResponse:
     """What an open page asks every second: nothing when it is current (one query), else the part that moves."""
     access = customer_for(request, key)
-    found = current_freshness(access.customer)
-    if request.GET.get("v") != building.version_of(found):
-        return _show(request, access, f"{PAGE}#live")
-    return stamped(HttpResponse(status=204), building.freshness_view(found, access.customer.timezone))
+    return unmoved(request, access) or _show(request, access, f"{PAGE}#live")
 
 
 @require_safe
@@ -51,9 +46,7 @@ def download(request: MemberRequest, key: str) -> StreamingHttpResponse:
     access = customer_for(request, key)
     with snapshot():
         table = export.table(_reading(request, access))
-    response = StreamingHttpResponse(export.lines(table), content_type="text/csv; charset=utf-8")
-    response["Content-Disposition"] = f'attachment; filename="{table.name}"'
-    return response
+    return csv_file(table)
 
 
 def _reading(request: MemberRequest, access: Access) -> Reading:
@@ -98,10 +91,3 @@ def _show(request: MemberRequest, access: Access, template: str) -> HttpResponse
             "first_event": None if page.has_usage else first_event(request, reading),
         }
         return stamped(render(request, template, context), page.freshness)
-
-
-def stamped(response: HttpResponse, freshness: Freshness) -> HttpResponse:
-    """With the time that the page shows beside "data to", so that it moves also when nothing else does."""
-    response["X-Data-To"] = date(freshness.data_to, "H:i:s T")
-    response["X-Data-Delayed"] = "true" if freshness.delayed else "false"
-    return response

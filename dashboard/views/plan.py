@@ -11,7 +11,6 @@ from billing import clock
 from billing.cycle.receipts import receipt_lines, share
 from billing.metering.corrections import ArchivedEvent, UnknownEvent
 from billing.metering.queries import counted_through
-from billing.metering.queries import freshness as current_freshness
 from billing.metering.receipts import latest_fed, receipt
 from billing.pricing.queries import price_terms
 from billing.pricing.schemes import select_row
@@ -20,8 +19,9 @@ from billing.reads import snapshot
 from dashboard import building, plan
 from dashboard.http import Access, MemberRequest, customer_for
 from dashboard.reading import PlanReading
+from dashboard.views.answers import stamped, unmoved
 from dashboard.views.customers import remember
-from dashboard.views.overview import chosen_period, period_query, stamped
+from dashboard.views.overview import chosen_period, period_query
 
 PAGE: Final = "dashboard/plan.html"
 EVENTS: Final = 200  # events of the meter that are looked through for those of a line
@@ -41,10 +41,7 @@ def show(request: MemberRequest, key: str) -> HttpResponse:
 def live(request: MemberRequest, key: str) -> HttpResponse:
     """As the overview's: nothing when the page is current (one query), else the part that moves."""
     access = customer_for(request, key)
-    found = current_freshness(access.customer)
-    if request.GET.get("v") != building.version_of(found):
-        return _show(request, _reading(request, access), access, f"{PAGE}#live")
-    return stamped(HttpResponse(status=204), building.freshness_view(found, access.customer.timezone))
+    return unmoved(request, access) or _show(request, _reading(request, access), access, f"{PAGE}#live")
 
 
 def _reading(request: MemberRequest, access: Access) -> PlanReading:
