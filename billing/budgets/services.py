@@ -133,11 +133,6 @@ def send_test(*, budget: Budget, at: datetime) -> list[str]:
     return _announce(Facts("test", budget, period, value, as_of), cause=new_id("test"), at=at)
 
 
-def watch(*, customer_id: int, at: datetime, as_of: datetime) -> bool:
-    """As `watch_all`, for one customer; whether anything was written."""
-    return bool(watch_all(as_of={customer_id: as_of}, at=at))
-
-
 def watch_all(*, as_of: Mapping[int, datetime], at: datetime) -> set[int]:
     """Judge every budget of these customers in each billing period that is not closed; for whom anything was written.
 

@@ -66,7 +66,7 @@ def make_budget(customer: Customer, at: datetime = AT, **changes: object) -> Bud
 def watch(customer: Customer, at: datetime = AT, as_of: datetime | None = None) -> bool:
     with transaction.atomic():
         metering.claim(customer_id=customer.pk)
-        return services.watch(customer_id=customer.pk, at=at, as_of=as_of or at)
+        return bool(services.watch_all(as_of={customer.pk: as_of or at}, at=at))
 
 
 def headlines() -> list[str]:

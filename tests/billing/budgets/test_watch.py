@@ -348,7 +348,7 @@ def test_twenty_watchers_at_once_make_one_alert_and_one_mail(committed):
     def watch_unclaimed() -> None:
         start.wait()
         with transaction.atomic():  # without the claim, so that the unique row alone is the guard
-            services.watch(customer_id=acme.pk, at=AT, as_of=AT)
+            services.watch_all(as_of={acme.pk: AT}, at=AT)
         connection.close()
 
     watchers = [threading.Thread(target=watch_unclaimed) for _ in range(20)]
@@ -401,6 +401,6 @@ def test_watching_costs_the_same_however_many_budgets_there_are(subscribed, djan
     for number in range(budgets):
         make_budget(subscribed, name=f"Budget {number}")
 
-    services.watch(customer_id=subscribed.pk, at=AT, as_of=AT)  # the terms of the version
+    services.watch_all(as_of={subscribed.pk: AT}, at=AT)  # the terms of the version
     with django_assert_num_queries(10):
-        services.watch(customer_id=subscribed.pk, at=AT, as_of=AT)
+        services.watch_all(as_of={subscribed.pk: AT}, at=AT)
