@@ -98,11 +98,6 @@ def redis_url(var: Path) -> str:
     return f"unix://{quote(str(_valkey_socket(var)))}"
 
 
-def broker_url(var: Path) -> str:
-    """The same address as Celery spells it: `redis+socket:///...`."""
-    return f"redis+socket://{quote(str(_valkey_socket(var)))}"
-
-
 def wanted(environ: Mapping[str, str]) -> list[str]:
     """The servers that have no address in the environment, hence must be ours."""
     servers = {"postgres": "DATABASE_URL", "valkey": "REDIS_URL"}
