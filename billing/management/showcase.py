@@ -39,6 +39,12 @@ class Showcase:
         return self.customer["key"]
 
 
+def _count(key: str, name: str, unit: str, event_type: str, *dimensions: str, **more: Any) -> dict[str, Any]:
+    """A meter that counts the events of a type."""
+    said = {"key": key, "name": name, "unit": unit, "event_type": event_type, "dimensions": [*dimensions]}
+    return {**said, "aggregation": "count", **more}
+
+
 # --- tokens: a price per million, by model, cheaper beyond a volume ---------------------------------------------------
 
 
@@ -84,16 +90,7 @@ CALLS = Showcase(
     model="calls",
     customer={"key": "callisto", "name": "Callisto Maps", "timezone": "Europe/Lisbon", "email": "ap@callisto.test"},
     owner=("carla@callisto.test", "Carla Costa"),
-    meters=(
-        {
-            "key": "api_calls",
-            "name": "API calls",
-            "unit": "call",
-            "event_type": "api.call",
-            "aggregation": "count",
-            "dimensions": ["endpoint", "api_key"],
-        },
-    ),
+    meters=(_count("api_calls", "API calls", "call", "api.call", "endpoint", "api_key"),),
     plan=("calls", "Pay per call"),
     spec=VersionSpec(
         minimum_spend=Decimal(25),
@@ -129,16 +126,7 @@ CREDITS = Showcase(
     model="credits",
     customer={"key": "pixelforge", "name": "Pixelforge", "timezone": "America/Chicago", "email": "ap@pixelforge.test"},
     owner=("piet@pixelforge.test", "Piet Pixley"),
-    meters=(
-        {
-            "key": "images",
-            "name": "Images",
-            "unit": "image",
-            "event_type": "image.generated",
-            "aggregation": "count",
-            "dimensions": ["quality", "style"],
-        },
-    ),
+    meters=(_count("images", "Images", "image", "image.generated", "quality", "style"),),
     plan=("credits", "Prepaid credits"),
     spec=VersionSpec(
         base_fee=Decimal(29),
@@ -235,18 +223,17 @@ OUTCOMES = Showcase(
     customer={"key": "deskly", "name": "Deskly", "timezone": "Europe/Dublin", "email": "ap@deskly.test"},
     owner=("dara@deskly.test", "Dara Daly"),
     meters=(
-        {
-            "key": "resolved_tickets",
-            "name": "Tickets resolved and not reopened within 72 hours",
-            "unit": "ticket",
-            "event_type": "ticket.closed",
-            "aggregation": "count",
-            "dimensions": ["channel"],
-            "filters": [
+        _count(
+            "resolved_tickets",
+            "Tickets resolved and not reopened within 72 hours",
+            "ticket",
+            "ticket.closed",
+            "channel",
+            filters=[
                 {"property": "handled_by", "op": "eq", "value": "ai"},
                 {"property": "outcome", "op": "eq", "value": "resolved"},
             ],
-        },
+        ),
     ),
     plan=("outcomes", "Pay per outcome"),
     spec=VersionSpec(
