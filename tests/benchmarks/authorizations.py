@@ -47,7 +47,7 @@ def run() -> None:
     over the same HTTP stack, in turns. Then one customer alone, as fast as 16 connections can."""
     sending, asking = _house()
     connections.close_all()
-    server = web("bench-web", **stage.WEB)
+    server = web("bench-web")
     server.arguments[-1] = "tests.benchmarks.bare:application"
     with running(server), running(worker("bench-worker")), running(beat("bench-beat")):
         _steady(server, 100, 3, asking, authorization)  # warm: connections, plans, caches

@@ -39,7 +39,7 @@ def run() -> None:
     secret = stage.fill()
     connections.close_all()
     fresh = _fresh(secret)
-    server = web("bench-web", **stage.WEB)
+    server = web("bench-web")
     with running(server):
         _offer(server.url, fresh, CONNECTIONS, 3, None)  # warm
         before = _stored()

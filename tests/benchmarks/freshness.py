@@ -37,7 +37,7 @@ def run() -> None:
     secret = stage.fill(subscribed=True)
     cookie = _sign_in()
     connections.close_all()
-    server = web("bench-web", **stage.WEB)
+    server = web("bench-web")
     with running(server, worker("bench-worker"), beat("bench-beat")), _load(server, secret) as rate:
         time.sleep(3)
         with ThreadPoolExecutor(len(PROBES)) as pool:
@@ -83,7 +83,7 @@ class _Probe:
                 if self._live(version)[0] == 200:
                     shown = time.perf_counter() - accepted
             assert time.perf_counter() - accepted < PATIENCE_SECONDS, "never counted or never shown"
-        time.sleep(known % 7 / 10)  # any moment of the worker's second
+        time.sleep(known % 7 / 10)  # any moment between two ticks
         return accepted - begun, counted, shown
 
     def _counted(self) -> int:

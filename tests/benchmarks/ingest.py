@@ -50,7 +50,7 @@ def run() -> None:
     in microseconds an event. Baseline: COPY from a prepared buffer, one connection, unique (source, id)."""
     secret = stage.fill(SPREAD)
     connections.close_all()
-    server = web("bench-web", **stage.WEB)
+    server = web("bench-web")
     with running(server):
         take(server, Load(30, 100, 8), secret)  # warm: connections, plans, caches
         print(f"{'batch':>6} {'clients':>7} {'raw COPY':>9} {'ingest':>7} {'ratio':>6} ", end="")

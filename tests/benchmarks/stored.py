@@ -36,7 +36,7 @@ def run() -> None:
     """Batches of 1,000 into an empty store, and into one that holds 10 million events (STORED=2000000: fewer)."""
     secret = stage.fill()
     connections.close_all()
-    server = web("bench-web", **stage.WEB)
+    server = web("bench-web")
     with running(server):
         take(server, Load(30, 100, 8), secret)  # warm
         empty = _rates(server, secret)
