@@ -4,12 +4,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
-from typing import Final, NamedTuple
+from typing import Final
 
 from django.db.models import Q, Sum
 
 from billing.credits.models import BilledLine, Settlement
-from billing.credits.paid import Paid
+from billing.credits.paid import LineId, Paid, line_id
 from billing.money import CONTEXT, ZERO, exact, quantise
 from billing.pricing.queries import overage_rates
 from billing.pricing.schemes import Breakdown, Rated, rate_row
@@ -18,12 +18,6 @@ from billing.subscriptions.models import BillingPeriod, PeriodStatus
 from billing.subscriptions.queries import SEGMENTS
 
 _SUMS: Final = ("quantity", "events", "amount", "covered", "beyond", "overage")
-
-
-class LineId(NamedTuple):
-    segment: int
-    price: int
-    row: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +131,6 @@ def billed_elsewhere(periods: Sequence[BillingPeriod]) -> list[BilledLine]:
     """Late adjustments of the lines of these periods, that later ones bill, or nobody."""
     rows = BilledLine.objects.filter(segment__period__in=periods).exclude(period__in=periods)
     return list(rows.select_related("segment__version__plan"))
-
-
-def line_id(line: Line) -> LineId:
-    return LineId(line.segment.pk, line.price.pk, line.row)
 
 
 def as_billed(line: Line, figures: Figures) -> Line:

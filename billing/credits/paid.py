@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import NamedTuple
 
 from django.db.models import Sum
 
@@ -13,7 +14,15 @@ from billing.rating.queries import Line
 from billing.subscriptions.models import BillingPeriod
 from billing.subscriptions.queries import segments_of
 
-type LineId = tuple[int, int, int]  # plan segment, price, row
+
+class LineId(NamedTuple):
+    segment: int
+    price: int
+    row: int
+
+
+def line_id(line: Line) -> LineId:
+    return LineId(line.segment.pk, line.price.pk, line.row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,26 +46,23 @@ class Paid:
         cells = AllocationCell.objects.filter(period__in=covered).values_list(*places)
         for period, starts_at, price, row, grant, amount in cells.annotate(Sum("posted")).order_by("grant"):
             part = next((one.pk for one in parts[period] if one.starts_at <= starts_at < one.ends_at), 0)
+            place = LineId(part, price, row)
             if grant is None:
-                self._beyond[part, price, row] += amount
+                self._beyond[place] += amount
             else:
-                self._of[part, price, row] += amount
+                self._of[place] += amount
                 self._by_grant[grant] += amount
 
     def settle(self, line: Line, *, covered: Decimal, beyond: Decimal) -> None:
         """Say otherwise for one line: what was so when it was billed."""
-        self._of[_id(line)], self._beyond[_id(line)] = covered, beyond
+        self._of[line_id(line)], self._beyond[line_id(line)] = covered, beyond
 
     def of(self, line: Line) -> Decimal:
-        return self._of.get(_id(line), ZERO)
+        return self._of.get(line_id(line), ZERO)
 
     def beyond(self, line: Line) -> Decimal:
-        return self._beyond.get(_id(line), ZERO)
+        return self._beyond.get(line_id(line), ZERO)
 
     def applied(self) -> list[Applied]:
         grants = CreditGrant.objects.in_bulk(self._by_grant.keys())
         return [Applied(grants[pk], amount) for pk, amount in self._by_grant.items() if amount]
-
-
-def _id(line: Line) -> LineId:
-    return line.segment.pk, line.price.pk, line.row

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from billing.credits.billed import NONE, adjustments, as_billed, line_id, of_segments
+from billing.credits.billed import NONE, adjustments, as_billed, of_segments
 from billing.credits.models import BilledLine
-from billing.credits.paid import Applied, Paid
+from billing.credits.paid import Applied, Paid, line_id
 from billing.money import CONTEXT, ZERO, quantise
 from billing.pricing.models import FeeTiming, PlanVersion
 from billing.pricing.queries import overage_rates
