@@ -61,6 +61,8 @@ def post_all(*, postings: Mapping[int, Sequence[Posting]], at: datetime) -> None
         for posting in own
         if any(move.amount for move in posting.moves)
     ]
+    if not written:
+        return
     transactions = LedgerTransaction.objects.bulk_create(
         LedgerTransaction(
             customer_id=customer_id,
@@ -80,7 +82,7 @@ def post_all(*, postings: Mapping[int, Sequence[Posting]], at: datetime) -> None
         for entry in _entries(transaction.pk, move)
     ]
     with connection.cursor() as cursor:
-        cursor.execute(_WRITE_ENTRIES, [list(column) for column in zip(*entries, strict=True)] or [[]] * 5)
+        cursor.execute(_WRITE_ENTRIES, [list(column) for column in zip(*entries, strict=True)])
 
 
 type _Entry = tuple[int, int, Direction, Decimal, int | None]  # transaction, account, direction, amount, cell
