@@ -94,7 +94,7 @@ def balances(customer: Customer, at: datetime, *, recorded_by: datetime | None =
     grants: dict[str, list[GrantBalance]] = defaultdict(list)
     for grant in _in_burn_order(_grants(customer, recorded_by), at):
         grants[grant.unit].append(balance_of(grant, used.get(grant.pk, ZERO), at))
-    unsettled = parked_amounts(customer)
+    unsettled = _unsettled(customer) if state.parked_reason else {}
     left = {
         unit: total(item.remaining for item in items if item.grant.effective_at <= at) for unit, items in grants.items()
     }
