@@ -1,7 +1,6 @@
 """What changed from one wording of a plan to another, in sentences. No database, no clock."""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from decimal import Decimal
 from typing import Final
 
 from billing.pricing.schemes import Row, Terms, figure
@@ -18,7 +17,11 @@ def changes(old: VersionSpec, new: VersionSpec, currency: str) -> list[str]:
         *_terms(old, new, currency),
         *_listed(old.credits, new.credits, "Credits", lambda credit: (credit.unit, credit.every), credit_in_words),
         *_listed(
-            old.overage, new.overage, "Beyond the grants", lambda term: term.unit, lambda term: _rate(term, currency)
+            old.overage,
+            new.overage,
+            "Beyond the grants",
+            lambda term: term.unit,
+            lambda term: rate_in_words(term, currency),
         ),
         *_prices(old.prices, new.prices),
     ]
@@ -29,7 +32,7 @@ def _terms(old: VersionSpec, new: VersionSpec, currency: str) -> Iterator[str]:
         "Billed": interval_in_words,
         "Base fee": lambda spec: fee_in_words(spec, currency),
         "Trial": lambda spec: f"{spec.trial_days} days" if spec.trial_days else _NONE,
-        "Minimum spend": lambda spec: _money(spec.minimum_spend, currency),
+        "Minimum spend": lambda spec: minimum_in_words(spec, currency),
         "Usage beyond the grants": lambda spec: "invoiced" if spec.postpaid else "refused unless it is prepaid",
     }
     for name, words in said.items():
@@ -55,12 +58,14 @@ def credit_in_words(credit: CreditSpec) -> str:
     return f"{figure(credit.amount)} {credit.unit} {every}{rolling} (priority {credit.priority})"
 
 
-def _rate(term: OverageSpec, currency: str) -> str:
+def rate_in_words(term: OverageSpec, currency: str) -> str:
+    """For instance "0.01 USD per unit of credits"."""
     return f"{figure(term.unit_amount)} {currency} per unit of {term.unit}"
 
 
-def _money(amount: Decimal | None, currency: str) -> str:
-    return _NONE if amount is None else f"{figure(amount)} {currency}"
+def minimum_in_words(spec: VersionSpec, currency: str) -> str:
+    """For instance "50 USD"."""
+    return _NONE if spec.minimum_spend is None else f"{figure(spec.minimum_spend)} {currency}"
 
 
 def _changed(name: str, old: str, new: str) -> Iterator[str]:

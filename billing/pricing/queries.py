@@ -205,13 +205,18 @@ def spec_of(version: PlanVersion) -> VersionSpec:
         postpaid=version.postpaid,
         credits=tuple(map(credit_spec, version.credits.all())),
         prices=tuple(price_spec(price) for price in version.prices.all()),
-        overage=tuple(OverageSpec(term.unit, term.unit_amount) for term in version.overage.all()),
+        overage=tuple(map(overage_spec, version.overage.all())),
     )
 
 
 def credit_spec(term: CreditTerm) -> CreditSpec:
     """The credits of a version as plain values."""
     return CreditSpec(term.unit, term.amount, term.priority, term.every, term.rollover_max)
+
+
+def overage_spec(term: OverageTerm) -> OverageSpec:
+    """What a credit costs beyond the grants, as plain values."""
+    return OverageSpec(term.unit, term.unit_amount)
 
 
 def price_spec(price: Price) -> PriceSpec:

@@ -25,10 +25,16 @@ from billing.admin_pages import ReadOnlyInline, sentences
 from billing.clock import now
 from billing.errors import Conflict
 from billing.pricing import queries, services
-from billing.pricing.comparing import changes, credit_in_words, fee_in_words, interval_in_words
+from billing.pricing.comparing import (
+    changes,
+    credit_in_words,
+    fee_in_words,
+    interval_in_words,
+    minimum_in_words,
+    rate_in_words,
+)
 from billing.pricing.forms import PriceForms
 from billing.pricing.models import CreditTerm, OverageTerm, PlanVersion, Price, VersionStatus
-from billing.pricing.schemes import figure
 from billing.pricing.spec import PriceSpec, VersionSpec, terms_of
 from billing.pricing.where import format_where
 from billing.pricing.wording import row_in_words
@@ -94,7 +100,7 @@ class FrozenOverageInline(ReadOnlyInline):
     verbose_name_plural = OverageTermInline.verbose_name_plural
 
     def costs(self, term: OverageTerm) -> str:
-        return f"{figure(term.unit_amount)} {term.version.plan.currency} per unit of {term.unit}"
+        return rate_in_words(queries.overage_spec(term), term.version.plan.currency)
 
 
 class PublishForm(forms.Form):
@@ -149,8 +155,7 @@ class VersionAdmin(ModelAdmin):
 
     @display(description="minimum spend")
     def least(self, version: PlanVersion) -> str:
-        spend = version.minimum_spend
-        return "none" if spend is None else f"{figure(spend)} {version.plan.currency}"
+        return minimum_in_words(VersionSpec(minimum_spend=version.minimum_spend), version.plan.currency)
 
     def get_fields(self, request: HttpRequest, obj: PlanVersion | None = None) -> Any:
         frozen = ["plan", "published_at", "retired_at", "billed", "fee", "trial_days", "least", "postpaid"]
