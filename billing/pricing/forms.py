@@ -28,7 +28,6 @@ ONLY: Final[Mapping[str, tuple[str, ...]]] = {
     "rate": ("percentage",),
     "fixed_amount": ("percentage",),
 }
-LIMITS: Final = ("minimum_amount", "maximum_amount")
 
 
 class ExactField(forms.CharField):
