@@ -75,8 +75,8 @@ class Coming:
 
 
 def coming(customer: Customer, at: datetime) -> Coming:
-    """The credits of the next months and periods of each active subscription, as its plans stand today. Three queries.
-    What may roll over is not among them."""
+    """The credits of the next months and periods of each active subscription, as its plans stand today. Four queries,
+    and two more where another version waits for a period's end. What may roll over is not among them."""
     open_now = Subscription.objects.filter(customer=customer, status=SubscriptionStatus.ACTIVE, ends_at=None)
     open_now = open_now.filter(periods__status=PeriodStatus.OPEN).prefetch_related(
         Prefetch("periods", BillingPeriod.objects.filter(status=PeriodStatus.OPEN), to_attr="open_periods"),

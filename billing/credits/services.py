@@ -148,9 +148,8 @@ def issue_plan_grants(*, customer_id: int, at: datetime) -> bool:
     whether any were given or withdrawn.
 
     They last as long as the segment, or the month of it, so that they expire when the next ones come, to which a rest
-    may roll over. Where a change of plan cut the
-    segment, they are withdrawn as if they had never been there, and what it is due now is given instead. What an
-    operator has voided does not come back.
+    may roll over. Where a change of plan cut the segment, they are withdrawn as if they had never been there, and what
+    it is due now is given instead. What an operator has voided does not come back.
     """
     segments = PlanSegment.objects.filter(period__customer=customer_id, is_trial=False, version__credits__isnull=False)
     segments = segments.exclude(period__status=PeriodStatus.CLOSED).select_related("period__subscription").distinct()

@@ -17,7 +17,8 @@ from billing.subscriptions.models import BillingPeriod, CouponRedemption, Period
 def redeem(*, subscription: Subscription, coupon: Coupon, at: datetime) -> CouponRedemption:
     """Put the coupon on the subscription, from the billing period that is open (or will open first) on.
 
-    Raises Conflict `coupon_expired`, `coupon_used_up`, `coupon_redeemed`, `wrong_currency`, `subscription_ended`.
+    Raises Conflict `coupon_expired`, `coupon_used_up`, `coupon_redeemed`, `wrong_currency`, `add_on`,
+    `subscription_ended`.
     """
     claim(customer_id=subscription.customer_id)
     coupon = Coupon.objects.select_for_update().get(pk=coupon.pk)  # two at once must not both be the last
