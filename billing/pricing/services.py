@@ -53,11 +53,15 @@ def create_plan(
 def create_version(*, plan: Plan, spec: VersionSpec, at: datetime) -> PlanVersion:
     """The next version of the plan, as a draft. Raises ValidationError by path ("prices.0.match.1.where")."""
     check(spec, plan)
-    Plan.objects.select_for_update().get(pk=plan.pk)  # two at once must not take the same number
-    last = plan.versions.aggregate(last=Max("number"))["last"] or 0
-    version = PlanVersion(plan=plan, number=last + 1, created_at=at)
+    version = PlanVersion(plan=plan, number=next_number(plan), created_at=at)
     _write(version, spec)
     return version
+
+
+def next_number(plan: Plan) -> int:
+    """Of the plan's next version. Locks the plan, so that two at once cannot take the same; needs a transaction."""
+    Plan.objects.select_for_update().get(pk=plan.pk)
+    return (plan.versions.aggregate(last=Max("number"))["last"] or 0) + 1
 
 
 @transaction.atomic

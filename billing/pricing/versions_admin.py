@@ -10,7 +10,7 @@ from typing import Any
 from django import forms
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.db.models import Max, QuerySet
+from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import URLPattern, path, reverse
@@ -218,8 +218,7 @@ class VersionAdmin(ModelAdmin):
         if change:
             request.spec_before = queries.spec_of(PlanVersion.objects.get(pk=obj.pk))  # type: ignore[attr-defined]
         else:
-            last = PlanVersion.objects.filter(plan=obj.plan).aggregate(last=Max("number"))["last"] or 0
-            obj.number = last + 1
+            obj.number = services.next_number(obj.plan)
         super().save_model(request, obj, form, change)
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
