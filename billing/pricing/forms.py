@@ -94,13 +94,18 @@ class TiersWidget(forms.Widget):
         return render_to_string(self.template_name, self.get_context(name, value, attrs))
 
     def value_from_datadict(self, data: Mapping[str, Any], files: Any, name: str) -> list[dict[str, str]]:
-        count = data.get(f"{name}-count", "0")
-        lines = min(int(count), 200) if count.isdecimal() else 0
+        lines = min(_count(data, f"{name}-count"), 200)
         found = [{part: data.get(f"{name}-{line}-{part}", "") for part in Tier.__slots__} for line in range(lines)]
         return [line for line in found if any(text.strip() for text in line.values())]
 
     def value_omitted_from_data(self, data: Mapping[str, Any], files: Any, name: str) -> bool:
         return f"{name}-count" not in data
+
+
+def _count(data: Mapping[str, Any], name: str) -> int:
+    """How many lines a page says that it has; none where it says no number."""
+    text = data.get(name, "")
+    return int(text) if text.isdecimal() and len(text) < 10 else 0  # noqa: PLR2004 -- far more than any page has
 
 
 def _as_typed(tier: Any) -> dict[str, str]:
@@ -203,8 +208,7 @@ class PriceForms:
         initial, rows = (_initial(price), [_initial(row) for row in price.match]) if price else ({}, [])
         self.is_growing = data is not None and "_more" in data
         if data is not None and self.is_growing:
-            count = int(data.get("match-TOTAL_FORMS") or 0)
-            data = {**dict(data.items()), "match-TOTAL_FORMS": str(count + ROWS_MORE)}
+            data = {**dict(data.items()), "match-TOTAL_FORMS": str(_count(data, "match-TOTAL_FORMS") + ROWS_MORE)}
         self.price = PriceForm(data, initial={"scheme": "per_unit", **initial})
         self.match = MatchFormSet(data, initial=rows, prefix="match")
 

@@ -188,6 +188,13 @@ def test_a_row_is_removed_and_empty_ones_are_left_out(admin, draft):
     assert [row.where for row in draft.prices.get().match.all()] == [{"model": "mini"}]
 
 
+@pytest.mark.parametrize("count", ["many", "-5", ""])
+def test_a_count_of_rows_that_is_none_does_not_break_the_page(admin, draft, count):
+    typed = price_form() | {"_more": "1", "match-TOTAL_FORMS": count}
+
+    assert admin.post(url("price", draft, "tokens"), typed).status_code == 200
+
+
 def test_more_rows_come_without_javascript_and_lose_nothing(admin, draft):
     typed = price_form(rows=[("model = large-2", "7")]) | {"_more": "1"}
 
