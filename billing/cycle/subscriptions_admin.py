@@ -79,6 +79,17 @@ class CouponForm(forms.Form):
     coupon = forms.ModelChoiceField(Coupon.objects.order_by("key"), widget=UnfoldAdminSelectWidget)
 
 
+class RedemptionForm(forms.Form):
+    redemption = forms.ModelChoiceField(CouponRedemption.objects.none(), label="Coupon", widget=UnfoldAdminSelectWidget)
+
+    def __init__(self, data: Any, subscription: Subscription) -> None:
+        super().__init__(data)
+        held = subscription.coupons.filter(ends_at=None)
+        self.fields["redemption"].queryset = held.select_related(  # type: ignore[attr-defined]
+            "coupon", "subscription__customer", "subscription__version__plan"
+        )
+
+
 class BillingPeriodInline(ReadOnlyInline):
     model = BillingPeriod
     fields = ["starts_at", "ends_at", "timezone", "status", "plans"]
@@ -113,7 +124,7 @@ class SubscriptionAdmin(ModelAdmin):
     search_fields = ["public_id", "customer__key", "customer__name"]
     inlines = [BillingPeriodInline, CouponInline]
     actions = ["move_selected"]
-    actions_detail = ["change_plan", "cancel", "resume", "redeem"]
+    actions_detail = ["change_plan", "cancel", "resume", "redeem", "take_coupon_off"]
 
     @display(description="status", ordering="status")
     def stage(self, subscription: Subscription) -> str:
@@ -170,6 +181,10 @@ class SubscriptionAdmin(ModelAdmin):
     def redeem(self, request: HttpRequest, object_id: str) -> HttpResponse:
         return HttpResponseRedirect(reverse("admin:billing_subscription_coupon", args=[object_id]))
 
+    @action(description="Take a coupon off", permissions=["steer"], icon="label_off")
+    def take_coupon_off(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return HttpResponseRedirect(reverse("admin:billing_subscription_coupon_off", args=[object_id]))
+
     # --- pages
 
     def get_urls(self) -> list[URLPattern]:
@@ -181,6 +196,7 @@ class SubscriptionAdmin(ModelAdmin):
             path("<int:pk>/end/", page(self.cancel_view), name="billing_subscription_end"),
             path("<int:pk>/go-on/", page(self.resume_view), name="billing_subscription_go_on"),
             path("<int:pk>/coupon/", page(self.coupon_view), name="billing_subscription_coupon"),
+            path("<int:pk>/coupon-off/", page(self.coupon_off_view), name="billing_subscription_coupon_off"),
         ]
         return [*own, *super().get_urls()]
 
@@ -252,6 +268,17 @@ class SubscriptionAdmin(ModelAdmin):
             return f"Redeemed {coupon}."
 
         return self._act(request, subscription, form, redeem, title="Redeem a coupon", button="Redeem it")
+
+    def coupon_off_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        subscription = self._subscription(request, pk)
+        form = RedemptionForm(request.POST or None, subscription)
+
+        def take_off() -> str:
+            redemption = form.cleaned_data["redemption"]
+            coupons.take_off(redemption=redemption, at=now(subscription.customer))
+            return f"Took {redemption.coupon} off: it discounts no further billing period."
+
+        return self._act(request, subscription, form, take_off, title="Take a coupon off", button="Take it off")
 
     def _act(
         self,

@@ -12,6 +12,7 @@ from billing.clock import now
 from billing.cycle import services as cycle
 from billing.pricing.models import Coupon
 from billing.pricing.spec import PriceSpec
+from billing.subscriptions.coupons import redeem
 from billing.subscriptions.models import Subscription
 from tests.factories import event, ingest, make_meter, make_plan, make_version
 
@@ -124,12 +125,36 @@ def test_a_coupon_is_redeemed_once(operator, two):
     assert "redeemed this coupon already" in operator.post(url, {"coupon": coupon.pk}).content.decode()
 
 
-@pytest.mark.parametrize("page", ["change", "end", "go_on", "coupon"])
+def test_a_coupon_is_taken_off_once(operator, two):
+    coupon = Coupon.objects.create(key="half", name="Half off", percent=D(50), duration="forever")
+    redemption = redeem(subscription=two[0], coupon=coupon, at=now())
+    url = reverse("admin:billing_subscription_coupon_off", args=[two[0].pk])
+    assert "half on one on" in operator.get(url).content.decode()
+
+    page = operator.post(url, {"redemption": redemption.pk}, follow=True).content.decode()
+    assert "Took Half off (half) off" in page
+    redemption.refresh_from_db()
+    assert redemption.ends_at is not None
+    assert "not one of the available choices" in operator.post(url, {"redemption": redemption.pk}).content.decode()
+
+
+def test_a_coupon_of_another_subscription_is_not_taken_off(operator, two):
+    redemption = redeem(
+        subscription=two[1], coupon=Coupon.objects.create(key="half", name="Half off", percent=D(50)), at=now()
+    )
+
+    operator.post(reverse("admin:billing_subscription_coupon_off", args=[two[0].pk]), {"redemption": redemption.pk})
+
+    redemption.refresh_from_db()
+    assert redemption.ends_at is None
+
+
+@pytest.mark.parametrize("page", ["change", "end", "go_on", "coupon", "coupon_off"])
 def test_the_pages_say_what_they_do(operator, two, page):
     assert operator.get(reverse(f"admin:billing_subscription_{page}", args=[two[0].pk])).status_code == 200
 
 
-@pytest.mark.parametrize("page", ["end", "go_on", "coupon"])
+@pytest.mark.parametrize("page", ["end", "go_on", "coupon", "coupon_off"])
 def test_an_unknown_subscription_is_not_found(operator, versions, page):
     assert operator.get(reverse(f"admin:billing_subscription_{page}", args=[987654])).status_code == 404
 
