@@ -47,24 +47,24 @@ def usage() -> None:
     _make_counters(since, now)
     stored = 0
     print(f"{'events':>12} {'question':<10} {'p50 ms':>7} {'p95 ms':>7}")
-    address = f"/api/v1/customers/c0/usage?meter=calls&granularity=day&from={since:%Y-%m-%d}&to={now:%Y-%m-%d}"
+    asked = f"meter=calls&granularity=day&from={since:%Y-%m-%dT00:00:00Z}&to={now:%Y-%m-%dT00:00:00Z}"
     for number in EVENTS:
         _make_events(stored, number)
         stored = number
-        for name, asked in (("by day", address), ("by model", f"{address}&group_by=model")):
-            _line(f"{stored:>12,} {name:<10}", _milliseconds(partial(_ask, client, asked)))
+        for name, query in (("by day", asked), ("by model", f"{asked}&group_by=model")):
+            _line(f"{stored:>12,} {name:<10}", _milliseconds(partial(_ask, client, query)))
     connections.close_all()
 
 
-def _ask(client: Client, address: str) -> None:
-    response = client.get(address)
+def _ask(client: Client, query: str) -> None:
+    response = client.get(f"/api/v1/customers/c0/usage?{query}")
     assert response.status_code == HTTPStatus.OK, response.content
 
 
 def _make_events(known: int, number: int) -> None:
     with connections["owner"].cursor() as cursor:
         for first in range(known + 1, number + 1, PAGE):
-            cursor.execute(FILL, {"first": first, "last": first + PAGE - 1})
+            cursor.execute(FILL, {"first": first, "last": min(first + PAGE - 1, number)})
         cursor.execute("ANALYZE billing_usageevent")
     connections["owner"].close()
 
