@@ -285,6 +285,7 @@ UNFOLD = {
             _section(
                 "Money",
                 ("Credit grants", "billing_creditgrant", "redeem"),
+                ("Margin", ".billing_margin", "trending_up"),
                 ("Ledger", "billing_ledgertransaction", "receipt_long"),
                 ("Settlement", "billing_settlement", "balance"),
             ),

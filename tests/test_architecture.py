@@ -16,6 +16,7 @@ ROOMS = [
     "budgets",
     "authorizations",
     "topups",
+    "revenue",
     "cycle",
 ]
 

@@ -9,7 +9,8 @@ from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
+from django.shortcuts import redirect
+from django.urls import path, reverse
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminSelectWidget
@@ -23,6 +24,7 @@ from billing.pricing.models import Coupon, Price, PriceOverride, UnitCost, Versi
 from billing.pricing.schemes import figure
 from billing.pricing.spec import MatchSpec
 from billing.pricing.where import format_where
+from billing.revenue.margin_admin import margin_csv, margin_page
 from billing.subscriptions.models import CouponRedemption
 
 
@@ -204,12 +206,26 @@ class UnitCostForm(_ServiceForm):
 
 @admin.register(UnitCost)
 class UnitCostAdmin(_Agreed):
+    """What usage costs the vendor. The page of what is left of it is beside its list."""
+
     form = UnitCostForm
+    actions_list = ["to_margin"]
     list_display = ["meter", "condition", "costs", "effective_at", "source"]
     list_select_related = ["meter"]
     list_filter = ["meter"]
     search_fields = ["meter__key", "source"]
     autocomplete_fields = ["meter"]
+
+    def get_urls(self) -> list[Any]:
+        own = [
+            path("margin/", margin_page(self.admin_site), name="billing_margin"),
+            path("margin.csv", margin_csv(self.admin_site), name="billing_margin_csv"),
+        ]
+        return [*own, *super().get_urls()]
+
+    @action(description="Margin", icon="trending_up")
+    def to_margin(self, request: HttpRequest) -> HttpResponse:
+        return redirect("admin:billing_margin")
 
     @display(description="where")
     def condition(self, cost: UnitCost) -> str:

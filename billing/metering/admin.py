@@ -52,7 +52,7 @@ class MeterAdmin(ModelAdmin):
             messages.info(
                 request,
                 "Events were counted with this meter, so what it counts is frozen. Dimensions may be added, and removed"
-                " while no price or budget names them; the stored events are then counted again.",
+                " while no price, unit cost or budget names them; the stored events are then counted again.",
             )
         return super().change_view(request, object_id, *args, **kwargs)
 

@@ -26,7 +26,7 @@ def limit() -> int:
 
 
 def name(named_by: str, namings: Iterable[Naming]) -> None:
-    """Replace what a price or budget names: these values count by themselves whatever the limit."""
+    """Replace what prices, unit costs or a budget name: these values count by themselves whatever the limit."""
     NamedValue.objects.filter(named_by=named_by).delete()
     NamedValue.objects.bulk_create(
         NamedValue(named_by=named_by, meter_id=meter_id, dimension=dimension, value=value, digest=_digest(value))

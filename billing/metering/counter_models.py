@@ -24,10 +24,10 @@ class DimensionSet(models.Model):
 
 
 class NamedValue(models.Model):
-    """A dimension value that a price or budget names: it counts by itself however many others there are, and its
-    dimension stays. Later rooms write what they name through `services.name_values`."""
+    """A dimension value that a price, unit cost or budget names: it counts by itself however many others there are, and
+    its dimension stays. Later rooms write what they name through `services.name_values`."""
 
-    named_by = models.CharField(max_length=255, help_text="Which price or budget.")
+    named_by = models.CharField(max_length=255, help_text="Which plan version, unit costs or budget.")
     meter = models.ForeignKey(Meter, on_delete=models.CASCADE, related_name="named_values")
     dimension = models.CharField(max_length=128)
     value = models.TextField(null=True, help_text="Null: events without the dimension.")

@@ -59,7 +59,7 @@ def totals(
         rows = cursor.fetchall()
     if rows:
         # A tracked period without usage answers one row of nulls.
-        return [_total(row) for row in rows if row[0] is not None]
+        return [as_total(row) for row in rows if row[0] is not None]
     return series_totals(customer, edges=(starts_at, ends_at), meter_ids=meter_ids)[0]
 
 
@@ -76,11 +76,12 @@ def read_totals_ahead(ranges: Sequence[tuple[int, datetime, datetime]]) -> None:
         for place, *row in cursor.fetchall():
             kept = found.setdefault(place, [])
             if row[0] is not None:
-                kept.append(_total(row))
+                kept.append(as_total(row))
     remember((("totals", *ranges[place - 1]), kept) for place, kept in found.items())
 
 
-def _total(row: Sequence[Any]) -> MeterTotal:
+def as_total(row: Sequence[Any]) -> MeterTotal:
+    """Of a row that has the columns of `MeterTotal`."""
     meter_id, set_id, dimensions, quantity, events, rank = row
     return MeterTotal(meter_id, set_id, _values(dimensions), quantity, events, rank)
 
@@ -96,11 +97,14 @@ def series_totals(
     customer: Customer, *, edges: Sequence[datetime], meter_ids: Collection[int]
 ) -> list[list[MeterTotal]]:
     """Usage in each [edges[i], edges[i + 1]), which rise: one list per range. Whole UTC days come from the roll-up."""
+    ahead: list[list[MeterTotal]] | None = recall(("series", customer.pk, *edges))
+    if ahead is not None:
+        return [[total for total in counted if total.meter_id in meter_ids] for counted in ahead]
     series: list[list[MeterTotal]] = [[] for _ in edges[1:]]
     with connection.cursor() as cursor:
         cursor.execute(_SERIES, _ranges(customer, edges) | {"meters": list(meter_ids)})
         for index, *row in cursor.fetchall():
-            series[index - 1].append(_total(row))
+            series[index - 1].append(as_total(row))
     return series
 
 
@@ -351,7 +355,7 @@ _DAY: Final = timedelta(days=1)
 
 def _ranges(customer: Customer, edges: Sequence[datetime]) -> dict[str, Any]:
     assert all(starts_on_quarter(edge) for edge in edges), "counters know quarter hours only"
-    days, quarters = _pieces(edges)
+    days, quarters = pieces(edges)
     return {
         "customer": customer.pk,
         "edges": list(edges),
@@ -362,7 +366,7 @@ def _ranges(customer: Customer, edges: Sequence[datetime]) -> dict[str, Any]:
     }
 
 
-def _pieces(edges: Sequence[datetime]) -> tuple[list[tuple[date, date]], list[tuple[datetime, datetime]]]:
+def pieces(edges: Sequence[datetime]) -> tuple[list[tuple[date, date]], list[tuple[datetime, datetime]]]:
     """Cut the ranges into runs of whole UTC days and runs of quarter hours. Neighbouring runs are joined."""
     days: list[tuple[date, date]] = []
     quarters: list[tuple[datetime, datetime]] = []

@@ -225,9 +225,9 @@ def track(*, customer_id: int, starts_at: datetime, ends_at: datetime) -> None:
 
 @transaction.atomic
 def name_values(*, named_by: str, namings: Iterable[capping.Naming]) -> None:
-    """Later rooms say here what a price or budget names: (meter, dimension, value), value None for events without the
-    dimension. It replaces what `named_by` said before; nothing releases it. Such a value counts by itself however
-    many others its customer uses, from the first quarter hour on in which none was counted under `(other)`.
+    """Later rooms say here what a price, unit cost or budget names: (meter, dimension, value), value None for events
+    without the dimension. It replaces what `named_by` said before; nothing releases it. Such a value counts by itself
+    however many others its customer uses, from the first quarter hour on in which none was counted under `(other)`.
 
     Raises Conflict `no_such_dimension` for one that its meter has lost meanwhile.
     """

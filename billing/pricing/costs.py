@@ -7,16 +7,21 @@ from decimal import Decimal
 from itertools import groupby
 from typing import Any
 
+from django.db import transaction
+
+from billing.metering import services as metering
 from billing.metering.models import Meter
-from billing.money import is_currency, mul_div
+from billing.money import is_currency
 from billing.periods import QUARTER, Interval, quarter_floor
 from billing.pricing.models import UnitCost
 from billing.pricing.schemes import Dimensions, Row, Terms, normalise_where, select_row
 from billing.pricing.services import refusal
 from billing.pricing.spec import MatchSpec, PriceSpec, amount_problems
 from billing.pricing.validation import Problem
+from billing.pricing.where import named_values
 
 
+@transaction.atomic
 def record_cost(
     *,
     meter: Meter,
@@ -30,8 +35,8 @@ def record_cost(
 ) -> UnitCost:
     """Say what `per` of the meter's quantity costs where dimensions match (an empty `where`: everything else).
 
-    It replaces what was said of the same `where` from the quarter hour of `effective_at` on. Raises ValidationError by
-    field.
+    It replaces what was said of the same `where` from the quarter hour of `effective_at` on. The values that it names
+    count by themselves from now on, however many others there are. Raises ValidationError by field.
     """
     cost = UnitCost(
         meter=meter,
@@ -47,7 +52,15 @@ def record_cost(
     if found:
         raise refusal(found)
     cost.save(force_insert=True)
+    _name_values(meter)
     return cost
+
+
+def _name_values(meter: Meter) -> None:
+    wheres = UnitCost.objects.filter(meter=meter).values_list("where", flat=True)
+    named = {pair for where in wheres for pair in named_values(where) if pair[0] in meter.dimensions}
+    namings = [(meter.pk, dimension, value) for dimension, value in named]
+    metering.name_values(named_by=f"unit costs of {meter.key}", namings=namings)
 
 
 def _problems(cost: UnitCost) -> Iterator[Problem]:
@@ -72,10 +85,14 @@ class CostTerms:
     terms: Terms
     costs: Sequence[UnitCost | None]  # of each row; None where nothing was said of everything else
 
-    def of(self, quantity: Decimal, dimensions: Dimensions) -> tuple[str, Decimal] | None:
-        """Currency and amount; None where nobody said what this usage costs."""
-        cost = self.costs[select_row(self.terms, dimensions)]
-        return None if cost is None else (cost.currency, mul_div(quantity, cost.unit_amount, cost.per))
+    def of(self, dimensions: Dimensions) -> UnitCost | None:
+        """None where nobody said what this usage costs."""
+        return self.costs[select_row(self.terms, dimensions)]
+
+    @property
+    def dimensions(self) -> list[str]:
+        """By which costs differ."""
+        return sorted({name for row in self.terms.match for name in row.where})
 
 
 def cost_terms(meter_ids: Collection[int], interval: Interval) -> dict[int, list[CostTerms]]:
@@ -83,16 +100,18 @@ def cost_terms(meter_ids: Collection[int], interval: Interval) -> dict[int, list
 
     A meter without any costs in it is left out.
     """
-    rows = UnitCost.objects.filter(meter__in=meter_ids, effective_at__lt=interval.end).order_by("effective_at", "id")
-    found: dict[int, list[CostTerms]] = {}
-    for meter_id, costs in groupby(sorted(rows, key=lambda cost: cost.meter_id), key=lambda cost: cost.meter_id):
-        latest: dict[Hashable, UnitCost] = {}
-        phases: dict[datetime, CostTerms] = {}
-        for cost in costs:
-            latest[_condition(cost)] = cost
-            starts_at = max(cost.effective_at, interval.start)
-            phases[starts_at] = _terms(starts_at, latest.values())
-        found[meter_id] = list(phases.values())
+    rows = UnitCost.objects.filter(meter__in=meter_ids, effective_at__lt=interval.end)
+    by_meter = groupby(rows.order_by("meter", "effective_at", "id"), key=lambda cost: cost.meter_id)
+    return {meter_id: cost_phases(costs, interval) for meter_id, costs in by_meter}
+
+
+def cost_phases(costs: Iterable[UnitCost], interval: Interval) -> list[CostTerms]:
+    """What holds in the interval, of the costs of one meter; they come in the order in which they take effect."""
+    latest: dict[Hashable, UnitCost] = {}
+    found = []
+    for starts_at, changed in groupby(costs, key=lambda cost: max(cost.effective_at, interval.start)):
+        latest |= {_condition(cost): cost for cost in changed}
+        found.append(_terms(starts_at, latest.values()))
     return found
 
 
@@ -100,7 +119,7 @@ def _condition(cost: UnitCost) -> Hashable:
     return frozenset(normalise_where(cost.where).items())
 
 
-def _terms(starts_at: datetime, costs: Iterable[UnitCost]) -> CostTerms:
+def _terms(starts_at: datetime, costs: Collection[UnitCost]) -> CostTerms:
     general = next((cost for cost in costs if not cost.where), None)
     special = [cost for cost in costs if cost.where]
     rows = tuple(Row(where=normalise_where(cost.where)) for cost in special)

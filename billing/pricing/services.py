@@ -27,6 +27,7 @@ from billing.pricing.spec import (
     tier_as_stored,
 )
 from billing.pricing.validation import Problem
+from billing.pricing.where import named_values
 
 _CLOCKS_DIFFER: Final = timedelta(minutes=1)  # a caller's from ours
 
@@ -149,9 +150,7 @@ def retire(*, version: PlanVersion, at: datetime) -> PlanVersion:
 def _namings(version: PlanVersion) -> Iterator[tuple[int, str, str | None]]:
     """The meters' dimension values that match rows are about: these stay apart, however many others there are."""
     rows = MatchRow.objects.filter(price__version=version).values_list("price__meter", "where")
-    for meter_id, where in rows:
-        for dimension, wanted in where.items():
-            yield from ((meter_id, dimension, value) for value in (wanted if isinstance(wanted, list) else [wanted]))
+    return ((meter_id, *named) for meter_id, where in rows for named in named_values(where))
 
 
 def check(spec: VersionSpec, plan: Plan) -> None:

@@ -1,6 +1,6 @@
 """A match row's condition as a line that an operator types: `model = mini | nano; region = none`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 ABSENT = "none"
@@ -35,3 +35,9 @@ def _value(text: str) -> str | None:
 def _options(value: Any) -> str:
     options = value if isinstance(value, list) else [value]
     return " | ".join(ABSENT if option is None else option for option in options)
+
+
+def named_values(where: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
+    """Each dimension and value that the condition is about, as sent or stored."""
+    for dimension, wanted in where.items():
+        yield from ((dimension, value) for value in (wanted if isinstance(wanted, list) else [wanted]))

@@ -23,7 +23,7 @@ from billing.periods import Interval
 from billing.pricing.models import Price, PriceOverride
 from billing.pricing.queries import PriceTerms, overrides, phases, terms_by_version
 from billing.pricing.schemes import Dimensions, Rated, Row
-from billing.rating.core import LineKey, Measure, Newcomers, Segment, Tally
+from billing.rating.core import Growth, LineKey, Measure, Newcomers, Segment, Tally
 from billing.subscriptions.models import BillingPeriod, PlanSegment
 from billing.subscriptions.proration import free, shared
 from billing.subscriptions.queries import segments_between, segments_of
@@ -105,7 +105,7 @@ def lines_of(
     ends_at: datetime,
 ) -> list[Line]:
     """The lines of prices in plan segments within [starts_at, ends_at), also of such as the customer does not have."""
-    cuts = _cuts([starts_at, ends_at], priced)
+    cuts = cuts_between([starts_at, ends_at], priced)
     rated = [_rated(segment, item, _whole, cuts) for segment, item in priced]
     found: list[Line] = []
     for (segment, item, tally, _, _), stretches in _stretches(customer, cuts, rated):
@@ -130,7 +130,7 @@ def lines_of(
 
 def tallied(segment: PlanSegment, item: PriceTerms) -> Tally[None]:
     """The usage of one price in a plan segment so far. One query, and two more for a unique meter."""
-    cuts = _cuts([segment.starts_at, segment.ends_at], [(segment, item)])
+    cuts = cuts_between([segment.starts_at, segment.ends_at], [(segment, item)])
     [(rated, stretches)] = _stretches(segment.period.customer, cuts, [_rated(segment, item, _whole, cuts)])
     for stretch in stretches:
         rated.tally.add(*stretch)
@@ -141,7 +141,7 @@ def segments(period: BillingPeriod, cuts: Sequence[datetime]) -> list[Segment]:
     """What each line grew by between the cuts, which begin with the period's start, and between the changes of plan.
     Queries as in `lines`."""
     priced = priced_in(one for one in segments_of(period) if one.starts_at < cuts[-1])
-    cuts = _cuts(cuts, priced)
+    cuts = cuts_between(cuts, priced)
     found: list[dict[LineKey, Decimal]] = [{} for _ in cuts[1:]]
     rated = [_rated(segment, item, _whole, cuts) for segment, item in priced]
     for (segment, item, tally, begin, end), stretches in _stretches(period.customer, cuts, rated):
@@ -160,6 +160,25 @@ def _whole(dimensions: Dimensions) -> None:
 
 
 # --- series -------------------------------------------------------------------------------------------------
+
+
+def growths[G: Hashable](
+    customer: Customer,
+    priced: Sequence[tuple[PlanSegment, PriceTerms]],
+    edges: Sequence[datetime],
+    groups: Iterable[Callable[[Dimensions], G]],
+) -> Iterator[tuple[PlanSegment, PriceTerms, datetime, Growth[G]]]:
+    """Price by price, what the groups of its rows grew by from each cut to the next: those of `cuts_between`.
+
+    `groups` sort the dimension values of each price. What was used in a plan segment before the first edge is there
+    too. One query, and two more where a price has a unique meter.
+    """
+    between = cuts_between(edges, priced)
+    rated = [_rated(segment, item, group, between) for (segment, item), group in zip(priced, groups, strict=True)]
+    for (segment, item, tally, begin, end), stretches in _stretches(customer, between, rated):
+        for cut, stretch in zip(between[begin:end], stretches, strict=True):
+            for growth in tally.grow(*stretch):
+                yield segment, item, cut, growth
 
 
 def rated_series(
@@ -293,18 +312,14 @@ class _Series:
         names: Callable[[PriceTerms], Mapping[str, str]] = _price_and_meter,
     ) -> None:
         """Add what grew inside the range, price by price from the start of each plan segment on."""
-        cuts = _cuts(self.edges, priced)
-        rated = [_rated(segment, item, partial(self._group, names(item)), cuts) for segment, item in priced]
-        for (_, item, tally, begin, end), stretches in _stretches(customer, cuts, rated):
-            for cut, stretch in zip(cuts[begin:end], stretches, strict=True):
-                # Before the range (-1) it only matters what has been used up: tiers, included quantity.
-                index = bisect_right(self.edges, cut) - 1
-                for growth in tally.grow(*stretch):
-                    cell = self._cell(index, growth.group)
-                    if cell is not None:
-                        cell.amount = CONTEXT.add(cell.amount, growth.amount)
-                        cell.is_measured &= item.meter.is_additive or not quantities
-                        cell.measure.add(growth.quantity if quantities else ZERO)
+        groups = [partial(self._group, names(item)) for _, item in priced]
+        for _, item, cut, growth in growths(customer, priced, self.edges, groups):
+            # Before the range (-1) it only matters what has been used up: tiers, included quantity.
+            cell = self._cell(bisect_right(self.edges, cut) - 1, growth.group)
+            if cell is not None:
+                cell.amount = CONTEXT.add(cell.amount, growth.amount)
+                cell.is_measured &= item.meter.is_additive or not quantities
+                cell.measure.add(growth.quantity if quantities else ZERO)
 
     def add_counted(self, customer: Customer, meter: Meter) -> Decimal:
         """Add what each group used in each bucket; answers what all of them used in the whole range."""
@@ -374,7 +389,7 @@ class _Rated[G: Hashable](NamedTuple):
     end: int
 
 
-def _cuts(edges: Sequence[datetime], priced: Iterable[tuple[PlanSegment, PriceTerms]]) -> list[datetime]:
+def cuts_between(edges: Sequence[datetime], priced: Iterable[tuple[PlanSegment, PriceTerms]]) -> list[datetime]:
     """The edges, and where plan segments begin and end, and amounts change within them, before the last edge."""
     last = edges[-1]
     bounds = {cut for one, _ in priced for cut in (one.starts_at, min(one.ends_at, last))}

@@ -7,6 +7,7 @@ import pytest
 from django.core.exceptions import ValidationError
 
 from billing.errors import Conflict
+from billing.models import NamedValue
 from billing.periods import Interval
 from billing.pricing import agreements, costs
 from billing.pricing.schemes import Tier
@@ -210,9 +211,9 @@ def test_the_most_specific_cost_holds_from_its_quarter_hour_on(meter):
     [first, later] = costs.cost_terms([meter.pk], Interval(QUARTER, QUARTER + 2 * DAY))[meter.pk]
 
     assert (first.starts_at, later.starts_at) == (QUARTER, QUARTER + DAY)
-    assert first.of(D(3), {"model": "large"}) == ("USD", D(15))
-    assert later.of(D(3), {"model": "large"}) == ("USD", D(12))
-    assert later.of(D(3), {}) == ("USD", D(3))
+    assert first.of({"model": "large"}).unit_amount == 5
+    assert later.of({"model": "large"}).unit_amount == 4
+    assert later.of({}).unit_amount == 1
 
 
 def test_of_two_at_one_instant_the_later_said_counts(meter):
@@ -220,16 +221,25 @@ def test_of_two_at_one_instant_the_later_said_counts(meter):
     cost(meter, {}, "2")
 
     [terms] = costs.cost_terms([meter.pk], Interval(QUARTER, QUARTER + DAY))[meter.pk]
-    assert terms.of(D(1), {}) == ("USD", D(2))
+    assert terms.of({}).unit_amount == 2
 
 
 def test_what_nobody_said_has_no_cost(meter):
     cost(meter, {"model": "large"}, "5", per=D(1000))
 
     [terms] = costs.cost_terms([meter.pk], Interval(QUARTER, QUARTER + DAY))[meter.pk]
-    assert terms.of(D(1), {"model": "small"}) is None
-    assert terms.of(D(1), {"model": "large"}) == ("USD", D("0.005"))
+    assert terms.of({"model": "small"}) is None
+    assert (terms.of({"model": "large"}).unit_amount, terms.of({"model": "large"}).per) == (5, 1000)
     assert costs.cost_terms([meter.pk], Interval(QUARTER - DAY, QUARTER)) == {}
+
+
+def test_what_costs_name_keeps_its_place_however_many_values_there_are(meter):
+    cost(meter, {"model": ["large", None]}, "5")
+    cost(meter, {"model": "small"}, "1")
+    cost(meter, {}, "2")
+
+    named = NamedValue.objects.filter(named_by=f"unit costs of {meter.key}", dimension="model")
+    assert {one.value for one in named} == {"large", "small", None}
 
 
 def test_a_cost_that_makes_no_sense_is_refused_with_its_field(meter):
