@@ -6,13 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 from django.db.models import Prefetch
 
 from accounts.models import Customer
 from billing.credits.allocation import Grant, burn_order
 from billing.credits.booking import book
+from billing.credits.models import CreditGrant
 from billing.credits.outlook import Pace, Stock
 from billing.credits.plan_credits import months
 from billing.money import ZERO, exact, mul_div
@@ -68,51 +69,84 @@ def _midnights(start: datetime, end: datetime) -> list[datetime]:
 
 @dataclass(frozen=True, slots=True)
 class Coming:
-    """What the plan will give; `until`: how far that is looked ahead, None where nothing is to come."""
+    """What the plan will give; `until`: how far that is looked ahead, None where nothing is to come. `heirs`: by the id
+    of a grant, of those given as well, into which of these its rest rolls, and at most how much."""
 
     grants: Sequence[Grant]
     until: datetime | None
+    heirs: Mapping[int, tuple[int, Decimal]]
 
 
-def coming(customer: Customer, at: datetime) -> Coming:
-    """The credits of the next months and periods of each active subscription, as its plans stand today. Four queries,
-    and two more where another version waits for a period's end. What may roll over is not among them."""
+def coming(customer: Customer, at: datetime, given: Iterable[CreditGrant]) -> Coming:
+    """The credits of the next months and periods of each active subscription, as its plans stand today, and what rolls
+    over to them from those `given`, which come with their period and term. Four queries, and two more where another
+    version waits for a period's end."""
     open_now = Subscription.objects.filter(customer=customer, status=SubscriptionStatus.ACTIVE, ends_at=None)
     open_now = open_now.filter(periods__status=PeriodStatus.OPEN).prefetch_related(
         Prefetch("periods", BillingPeriod.objects.filter(status=PeriodStatus.OPEN), to_attr="open_periods"),
         "version__credits",
         "next_version__credits",
     )
-    ahead = [list(_ahead_of(subscription)) for subscription in open_now.distinct()]
+    ahead = {subscription.pk: list(_ahead_of(subscription)) for subscription in open_now.distinct()}
     gifts = [
-        (term, part)
-        for own in ahead
+        (subscription, term, part)
+        for subscription, own in ahead.items()
         for terms, interval, zone, day in own
         for term in terms
         for part in _parts_of(term, interval, zone, day)
         if part.start > at
     ]
-    grants = [  # numbered below zero, because they have no ids yet
-        Grant(-number, term.unit, term.amount, "plan", term.priority, part.start, part.end)
-        for number, (term, part) in enumerate(gifts, 1)
+    to_come = [_Gift(-number, *gift) for number, gift in enumerate(gifts, 1)]  # because they have no ids yet
+    grants = [
+        Grant(gift.id, gift.term.unit, gift.term.amount, "plan", gift.term.priority, gift.part.start, gift.part.end)
+        for gift in to_come
     ]
-    return Coming(grants, min((own[-1][1].end for own in ahead if any(each[0] for each in own)), default=None))
+    until = min((own[-1][1].end for own in ahead.values() if any(each[0] for each in own)), default=None)
+    return Coming(grants, until, _heirs([*_plan_gifts(given), *to_come]))
+
+
+class _Gift(NamedTuple):
+    """What a plan gives in a part of a billing period."""
+
+    id: int
+    subscription_id: int
+    term: CreditTerm
+    part: Interval
+
+
+def _plan_gifts(given: Iterable[CreditGrant]) -> Iterator[_Gift]:
+    for grant in given:
+        if grant.term and grant.period and grant.expires_at and grant.voided_at is None:
+            part = Interval(grant.effective_at, grant.expires_at)
+            yield _Gift(grant.pk, grant.period.subscription_id, grant.term, part)
+
+
+def _heirs(gifts: Iterable[_Gift]) -> dict[int, tuple[int, Decimal]]:
+    """Where rests go, by the rule of `plan_credits.ancestor_of`: to what the subscription gives next in the unit, of
+    the same term if there is one."""
+    heirs: dict[int, tuple[int, Decimal]] = {}
+    ended: dict[tuple[int, str, datetime], list[_Gift]] = defaultdict(list)
+    for gift in sorted(gifts, key=lambda gift: gift.part.start):
+        before = ended[gift.subscription_id, gift.term.unit, gift.part.start] if gift.id < 0 else []
+        ancestor = next((one for one in before if one.term.pk == gift.term.pk), before[0] if before else None)
+        if ancestor is not None:
+            before.remove(ancestor)
+            heirs[ancestor.id] = gift.id, ancestor.term.rollover_max
+        if gift.term.rollover_max > 0:
+            ended[gift.subscription_id, gift.term.unit, gift.part.end].append(gift)
+    return heirs
 
 
 def stocks(left: Mapping[Grant, Decimal], ahead: Coming, unit: str) -> list[Stock]:
     """What may still be spent of a unit, in burn order. `left`: by grant, what remains of it."""
     all_of_it = {**left, **{grant: grant.amount for grant in ahead.grants}}
-    return [
-        Stock(
-            id=grant.id if grant.id > 0 else None,
-            left=all_of_it[grant],
-            usable_from=grant.effective_at,
-            usable_until=grant.usable_until,
-            meters=grant.meters,
-        )
-        for grant in burn_order(all_of_it)
-        if grant.unit == unit
-    ]
+    found = []
+    for grant in burn_order(all_of_it):
+        if grant.unit == unit:
+            heir, most = ahead.heirs.get(grant.id, (None, ZERO))
+            until = grant.usable_until
+            found.append(Stock(grant.id, all_of_it[grant], grant.effective_at, until, grant.meters, heir, most))
+    return found
 
 
 type _Ahead = tuple[Sequence[CreditTerm], Interval, str, int]  # what is given in an interval; its zone and anchor day

@@ -20,14 +20,17 @@ _T: Final[Mapping[int, Decimal]] = {3: Decimal("1.886"), 4: Decimal("1.638"), 5:
 class Stock:
     """What is left of a grant, usable in [usable_from, usable_until). Empty `meters` means every meter.
 
-    `id` is None for credits that are only to come: those of the plan's next periods.
+    `id` is below zero for credits that are only to come: those of the plan's next periods. When it ends, up to
+    `rollover_max` of what is left goes to the one `rolls_into`, which begins then.
     """
 
-    id: int | None
+    id: int
     left: Decimal
     usable_from: datetime
     usable_until: datetime | None = None
     meters: frozenset[str] = frozenset()
+    rolls_into: int | None = None
+    rollover_max: Decimal = ZERO
 
     def is_usable(self, at: datetime) -> bool:
         return self.usable_from <= at and (self.usable_until is None or at < self.usable_until)
@@ -53,7 +56,8 @@ class Outlook:
     """What happens at this pace. `runs_out_at`: from then on usage that grants paid for finds none; None: not in sight.
 
     `earliest` and `latest` bound it with a chance of 80 %; `latest` is None where it may last. `path`: what is usable,
-    corner by corner; two corners at one instant where it jumps. `lapses`: what is lost of each grant when it expires.
+    corner by corner; two corners at one instant where it jumps. `lapses`: what is lost of each grant when it expires,
+    after what rolls over.
     """
 
     per_day: Decimal
@@ -111,6 +115,7 @@ class _Course:
 
     def __post_init__(self) -> None:
         self.left = [stock.left for stock in self.stocks]
+        self.places = {stock.id: i for i, stock in enumerate(self.stocks)}
         self.paid: set[str] = set()  # meters that a stock paid for
         self._mark()
 
@@ -157,12 +162,21 @@ class _Course:
             self.left[i] = ZERO if i in emptied else max(self.left[i] - draw * span / _DAY, ZERO)
         before = self._usable()  # that is, just before the turn
         self.now = turn
+        for i, stock in enumerate(self.stocks):
+            if stock.usable_until == turn:
+                self._end(i, stock)
         if before != self._usable():
             self.path.append((turn, before))
-        for stock, left in zip(self.stocks, self.left, strict=True):
-            if stock.usable_until == turn and stock.id is not None:
-                self.lapses[stock.id] = left
         self._mark()
+
+    def _end(self, i: int, stock: Stock) -> None:
+        heir = self.places.get(stock.rolls_into) if stock.rolls_into is not None else None
+        moved = ZERO if heir is None else min(self.left[i], stock.rollover_max)
+        if heir is not None:
+            self.left[heir] += moved
+        self.left[i] -= moved
+        if stock.id > 0:
+            self.lapses[stock.id] = self.left[i]
 
     def _usable(self) -> Decimal:
         return total(left for stock, left in zip(self.stocks, self.left, strict=True) if stock.is_usable(self.now))

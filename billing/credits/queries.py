@@ -135,7 +135,7 @@ def grant_balance(grant: CreditGrant, at: datetime) -> GrantBalance:
 
 def _grants(customer: Customer, recorded_by: datetime | None) -> list[CreditGrant]:
     """Those that the books knew of; what was voided later is not void yet."""
-    found = with_rolled_out(CreditGrant.objects.filter(customer=customer)).select_related("customer")
+    found = with_rolled_out(CreditGrant.objects.filter(customer=customer)).select_related("customer", "period", "term")
     if recorded_by is None:
         return list(found)
     grants = list(found.filter(created_at__lte=recorded_by))
@@ -232,7 +232,7 @@ def _unsettled(customer: Customer) -> dict[str, Decimal]:
 
 def _outlooks(customer: Customer, at: datetime, grants: Mapping[str, Sequence[GrantBalance]]) -> Mapping[str, Outlook]:
     """By unit, where it goes at the pace of the last days; nothing for what is at rest."""
-    ahead, found = coming(customer, at), {}
+    ahead, found = coming(customer, at, [item.grant for items in grants.values() for item in items]), {}
     for unit, pace in paces(customer, at).items():
         left = {offered(item.grant, item.total): item.remaining for item in grants.get(unit, ()) if item.remaining}
         if left and pace.per_day > 0:

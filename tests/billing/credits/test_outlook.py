@@ -43,9 +43,17 @@ def test_nothing_is_lost_of_what_is_used_up_before():
 
 
 def test_the_plans_next_credits_carry_on():
-    stocks = [Stock(1, D(5), AT, day(1)), *(Stock(None, D(12), day(n), day(n + 1)) for n in range(1, 20))]
+    stocks = [Stock(1, D(5), AT, day(1)), *(Stock(-n, D(12), day(n), day(n + 1)) for n in range(1, 20))]
     assert outlook(stocks, pace(5), AT, day(20)).runs_out_at is None
     assert outlook(stocks, pace(6), AT, day(20)).runs_out_at == AT + DAY * 5 / 6
+
+
+def test_what_rolls_over_is_not_lost_and_lasts():
+    stocks = [Stock(1, D(30), AT, day(2), rolls_into=-1, rollover_max=D(6)), Stock(-1, D(4), day(2), day(5))]
+    found = outlook(stocks, pace(5), AT, day(5))
+    assert found.lapses == {1: 14}
+    assert found.runs_out_at == day(4)
+    assert [amount for at, amount in found.path if at == day(2)] == [20, 10]
 
 
 def test_a_grant_that_begins_later_is_not_spent_before():
