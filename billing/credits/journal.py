@@ -8,12 +8,13 @@ from decimal import Decimal
 from typing import Final
 
 from django.db import connection
-from django.db.models import Case, DecimalField, F, Q, QuerySet, Sum, When
+from django.db.models import Case, DecimalField, Exists, F, OuterRef, Q, QuerySet, Sum, When
 
 from accounts.models import Customer
 from billing.credits.models import (
     AccountKind,
     AllocationCell,
+    CreditGrant,
     Direction,
     GrantKind,
     LedgerAccount,
@@ -21,11 +22,13 @@ from billing.credits.models import (
     LedgerTransaction,
     TransactionCode,
 )
+from billing.metering.arrivals import Between, Place, arrivals
 from billing.metering.judging import Event
-from billing.metering.receipts import latest_fed
+from billing.metering.receipts import Fed
 from billing.money import CONTEXT, exact, total
 from billing.pricing.queries import price_terms
 from billing.pricing.schemes import select_row
+from billing.subscriptions.queries import segments_between
 
 _CHUNK: Final = 500  # transactions of a file that are read at once
 # What reached an account; less than nothing where it left.
@@ -173,19 +176,70 @@ def signed(entry: LedgerEntry) -> Decimal:
 
 
 @dataclass(frozen=True, slots=True)
+class Cause:
+    """An event that a posting took into account, and what that changed of the line's quantity. Where it was corrected:
+    what it had counted for `before`, and does `after`; None where it counts for another line or for nothing."""
+
+    event: Event
+    before: Decimal | None
+    after: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
 class CellEvents:
-    """Events of a line in a segment, the latest first, each with its quantity; `ends_at`: where the segment ends."""
+    """The events behind an entry, the latest first. `ends_at`: where its segment ended when it was posted; `since`: the
+    posting before of the same line, after which these events were counted; `next`: where to go on."""
 
     ends_at: datetime
-    events: Sequence[tuple[Event, Decimal]]
+    since: datetime | None
+    causes: Sequence[Cause]
+    next: Place | None
 
 
-def events_of(cell: AllocationCell, *, most: int) -> CellEvents:
-    """The latest usage of the cell's line in its segment, among the meter's `most` latest events. Six queries."""
+def events_of(entry: LedgerEntry, *, after: Place | None = None, most: int) -> CellEvents:
+    """The events of the entry's line that were counted after the line was posted before, and by this posting: each
+    event is behind one posting, and again behind those that a correction of it caused. `most` are looked at, from
+    `after` on. Eight queries."""
+    cell, posting = entry.cell, entry.transaction
+    assert cell is not None, "no usage caused this entry"
     period, price = cell.period, cell.price
-    later = AllocationCell.objects.filter(period=period, segment_starts_at__gt=cell.segment_starts_at)
-    ends_at = later.order_by("segment_starts_at").values_list("segment_starts_at", flat=True).first() or period.ends_at
+    earlier = _posting_before(cell, posting)
+    ends_at = _segment_end(cell, posting)
     terms = price_terms(price)
-    found = latest_fed(period.customer, price.meter, starts_at=cell.segment_starts_at, ends_at=ends_at, most=most)
-    rows = [(event, fed.quantity) for event, fed in found if select_row(terms, fed.dimensions) == cell.row]
-    return CellEvents(ends_at, rows)
+    found = arrivals(
+        period.customer,
+        price.meter,
+        Between(earlier.counted if earlier else None, posting.counted),
+        starts_at=cell.segment_starts_at,
+        ends_at=ends_at,
+        after=after,
+        most=most,
+    )
+
+    def counted(fed: Fed | None) -> Decimal | None:
+        return fed.quantity if fed and select_row(terms, fed.dimensions) == cell.row else None
+
+    rows = [Cause(one.event, counted(one.before), counted(one.after)) for one in found.found]
+    changed = [row for row in rows if row.before != row.after]
+    return CellEvents(ends_at, earlier.recorded_at if earlier else None, changed, found.next)
+
+
+def _posting_before(cell: AllocationCell, posting: LedgerTransaction) -> LedgerTransaction | None:
+    """The last one before it that moved the cell's line in its segment, whoever paid."""
+    line = {"period": cell.period_id, "price": cell.price_id, "row": cell.row}
+    cells = AllocationCell.objects.filter(**line, segment_starts_at=cell.segment_starts_at).values_list("pk", flat=True)
+    moved = LedgerEntry.objects.filter(transaction=OuterRef("pk"), cell__in=list(cells))
+    earlier = LedgerTransaction.objects.filter(customer=posting.customer_id, code=TransactionCode.USAGE)
+    return earlier.filter(Exists(moved), pk__lt=posting.pk, counted__isnull=False).order_by("-pk").first()
+
+
+def _segment_end(cell: AllocationCell, posting: LedgerTransaction) -> datetime:
+    """Where the cell's segment ended when it was posted: grants that came later cut it shorter."""
+    period = cell.period
+    parts = segments_between(period.customer, period.starts_at, period.ends_at)
+    known = LedgerEntry.objects.filter(account__grant=OuterRef("pk"), transaction__lt=posting.pk)
+    grants = CreditGrant.objects.filter(Exists(known), customer=period.customer)
+    cuts = {instant for own in grants.values_list("effective_at", "expires_at", "voided_at") for instant in own}
+    cuts |= {instant for part in parts for instant in (part.starts_at, part.ends_at)}
+    later = [instant for instant in cuts if instant is not None and instant > cell.segment_starts_at]
+    return min([*later, period.ends_at])

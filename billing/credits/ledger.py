@@ -35,13 +35,15 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Posting:
-    """Moves that have one cause. A second one with the same key is refused."""
+    """Moves that have one cause. A second one with the same key is refused. `counted`: of usage, the snapshot of the
+    events that it took into account."""
 
     code: TransactionCode
     idempotency_key: str
     effective_at: datetime
     moves: Sequence[Move]
     reason: str = ""
+    counted: str | None = None
 
 
 def post(*, customer_id: int, postings: Sequence[Posting], at: datetime) -> None:
@@ -71,6 +73,7 @@ def post_all(*, postings: Mapping[int, Sequence[Posting]], at: datetime) -> None
             effective_at=posting.effective_at,
             recorded_at=at,
             reason=posting.reason,
+            counted=posting.counted,
         )
         for customer_id, posting in written
     )

@@ -170,6 +170,9 @@ class LedgerTransaction(models.Model):
     effective_at = models.DateTimeField()
     recorded_at = models.DateTimeField(db_default=Now(), editable=False)
     reason = models.CharField(max_length=500, blank=True, db_default="", help_text="What an operator gave.")
+    counted = models.TextField(
+        null=True, editable=False, help_text="Of usage: the snapshot of the events that it took into account."
+    )
 
     class Meta:
         constraints = [

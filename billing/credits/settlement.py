@@ -23,6 +23,7 @@ from billing.credits.models import (
     Settlement,
     TransactionCode,
 )
+from billing.metering.queries import counted_snapshots
 from billing.money import ZERO, exact, plain
 from billing.subscriptions.models import BillingPeriod, PeriodStatus
 from billing.subscriptions.queries import SEGMENTS
@@ -41,6 +42,7 @@ def settle(states: Sequence[Settlement], at: datetime) -> set[int]:
         _check_accounts(accounts[customer_id], posted[customer_id], booking, at)
         changes[customer_id] = _changes(posted[customer_id], booking)
     cells = _store_cells([change for own in changes.values() for change in own.values()])
+    counted = counted_snapshots([pk for pk, own in changes.items() if own])
     postings: dict[int, list[Posting]] = {}
     for state in states:
         own = accounts[state.pk]
@@ -50,7 +52,11 @@ def settle(states: Sequence[Settlement], at: datetime) -> set[int]:
         endings = list(_endings(own, [*moves, *(move for one in rollovers for move in one.moves)], key, at))
         if moves or rollovers or endings:
             state.postings += 1
-            postings[state.pk] = [Posting(TransactionCode.USAGE, key, at, moves), *rollovers, *endings]
+            postings[state.pk] = [
+                Posting(TransactionCode.USAGE, key, at, moves, counted=counted.get(state.pk)),
+                *rollovers,
+                *endings,
+            ]
     post_all(postings=postings, at=at)
     return set(postings)
 

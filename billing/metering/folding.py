@@ -48,7 +48,7 @@ def move_deltas(customer_ids: Collection[int], at: datetime) -> dict[int, Moved]
     a correction takes back was added before. Answers for those of whom anything moved.
 
     Where none is left, `counted_through` becomes the statement's instant: whatever had been acknowledged by then was
-    committed, so its snapshot saw it.
+    committed, so its snapshot saw it. That is kept too: `arrivals` tells by it which events came between two of them.
     """
     parameters: dict[str, Any] = {
         "customers": list(customer_ids),
@@ -224,7 +224,8 @@ WITH waiting AS (
     ON CONFLICT (customer_id, meter_id, starts_at, member) DO UPDATE SET events = kept.events + excluded.events
 ), counted AS (
     UPDATE billing_watermark
-    SET counted_through = greatest(counted_through, least(%(at)s, statement_timestamp()))
+    SET counted_through = greatest(counted_through, least(%(at)s, statement_timestamp())),
+        snapshot = pg_current_snapshot()
     WHERE customer_id = ANY(%(customers)s::bigint[])
         AND customer_id NOT IN (SELECT customer_id FROM due GROUP BY customer_id HAVING NOT bool_or(is_last))
 )

@@ -283,6 +283,9 @@ class Watermark(models.Model):
 
     customer = models.OneToOneField(Customer, on_delete=models.CASCADE, primary_key=True, related_name="+")
     counted_through = models.DateTimeField(default=None, null=True)
+    snapshot = models.TextField(
+        null=True, help_text="The database's snapshot in which everything that it shows is counted."
+    )
     version = models.BigIntegerField(default=0)
 
     def __str__(self) -> str:

@@ -20,7 +20,15 @@ from django.db.models.functions import Cast, Coalesce, JSONObject
 from accounts.models import Customer
 from billing.metering.counter_models import DimensionUse, UsageBucket, UsageDay
 from billing.metering.folding import DIRTY, MERGED
-from billing.metering.models import EventCorrection, Meter, RefusedItems, UnmatchedEvent, UsageDelta, UsageEvent
+from billing.metering.models import (
+    EventCorrection,
+    Meter,
+    RefusedItems,
+    UnmatchedEvent,
+    UsageDelta,
+    UsageEvent,
+    Watermark,
+)
 from billing.periods import quarter_floor, starts_on_quarter
 from billing.reads import recall, remember
 
@@ -136,6 +144,11 @@ def counted_through(customer: Customer) -> datetime:
 def counted_through_all(customer_ids: Collection[int]) -> dict[int, datetime]:
     """`counted_through` of some customers. One query."""
     return {customer_id: found.counted_through for customer_id, found in _freshness(customer_ids).items()}
+
+
+def counted_snapshots(customer_ids: Collection[int]) -> dict[int, str | None]:
+    """By customer: what the last fold that left nothing behind saw of the database. See `arrivals`."""
+    return dict(Watermark.objects.filter(pk__in=customer_ids).values_list("pk", "snapshot"))
 
 
 def has_usage(customer: Customer) -> bool:

@@ -1,6 +1,7 @@
 """Credits: what is left and how long it lasts, the grants, and the ledger down to the events behind it."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from decimal import Decimal
 
 from django.core import signing
@@ -13,6 +14,7 @@ from django.views.decorators.http import require_safe
 from billing import clock
 from billing.credits import journal
 from billing.credits.models import LedgerEntry, TransactionCode
+from billing.metering.arrivals import Place
 from billing.money import plain
 from billing.reads import snapshot
 from dashboard import charts, export
@@ -24,8 +26,9 @@ from dashboard.views.customers import remember
 
 PAGE = "dashboard/credits.html"
 ROWS = 25  # transactions of the ledger at once
-EVENTS = 200  # events of the meter that are looked through for those of a line
+EVENTS = 200  # of a posting at once
 SALT = "credits.ledger"
+SALT_OF_EVENTS = "credits.events"
 
 
 @require_safe
@@ -123,7 +126,8 @@ def _query(request: MemberRequest) -> str:
 
 @require_safe
 def transaction(request: MemberRequest, key: str, public_id: str) -> HttpResponse:
-    """Its entries line by line, and the events of the line that `?line=` chooses, or of the only one."""
+    """Its entries line by line, and the events that it took into account of the line that `?line=` chooses, or of the
+    only one."""
     access = customer_for(request, key)
     reading = Reading(access.customer, clock.now(access.customer))
     with snapshot():
@@ -132,7 +136,8 @@ def transaction(request: MemberRequest, key: str, public_id: str) -> HttpRespons
             raise Http404
         entries = list(journal.entries_of([found]))
         chosen = _chosen(request, entries)
-        events = journal.events_of(chosen.cell, most=EVENTS) if chosen is not None else None
+        after = _place_of_event(request)
+        events = journal.events_of(chosen, after=after, most=EVENTS) if chosen is not None else None
         zone = reading.timezone
     context = {
         **access.context,
@@ -141,6 +146,8 @@ def transaction(request: MemberRequest, key: str, public_id: str) -> HttpRespons
         "entries": [(entry, journal.signed(entry)) for entry in entries],
         "chosen": chosen,
         "events": events,
+        "next": signing.dumps(_plainly(events.next), salt=SALT_OF_EVENTS) if events and events.next else None,
+        "is_first": after is None,
         "most": EVENTS,
         "credits_url": reverse("credits", args=[key]),
         "timezone": zone,
@@ -158,3 +165,20 @@ def _chosen(request: MemberRequest, entries: list[LedgerEntry]) -> LedgerEntry |
     if found is None:
         raise Http404
     return found
+
+
+def _plainly(place: Place) -> tuple[str, str]:
+    occurred_at, identity = place
+    return occurred_at.isoformat(), identity
+
+
+def _place_of_event(request: MemberRequest) -> Place | None:
+    """Where the list of events goes on. Http404 for a place that this page did not name."""
+    said = request.GET.get("after")
+    if said is None:
+        return None
+    try:
+        occurred_at, identity = signing.loads(said, salt=SALT_OF_EVENTS)
+    except signing.BadSignature:
+        raise Http404 from None
+    return datetime.fromisoformat(occurred_at), identity
