@@ -59,6 +59,17 @@ def story(customer, at):
     return [(item.grant.rolled_in, item.used, item.rolled_out, item.expired, item.remaining) for item in items]
 
 
+def test_what_will_roll_over_is_not_said_to_be_lost(rolling):
+    """Two a day: 62 are used in March, 38 would be left, of which 30 go to April's."""
+    for day in range(1, 11):
+        use(rolling, 2, on(3, day))
+    [balance] = balances(rolling, on(3, 11))
+    [march] = balance.grants
+    assert balance.outlook.per_day == 2
+    assert balance.outlook.lapses[march.grant.pk] == 8
+    assert [amount for at, amount in balance.outlook.path if at == on(4)] == [38, 130]
+
+
 def test_a_rest_moves_on_up_to_the_limit_and_the_others_expire(rolling):
     use(rolling, 20, on(3, 5))
     advance(customer_id=rolling.pk, at=on(4))
