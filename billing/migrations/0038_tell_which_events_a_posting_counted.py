@@ -22,7 +22,7 @@ ALTER TABLE billing_eventcorrection DROP COLUMN written_in
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("billing", "0036_count_how_often_holds_are_freed"),
+        ("billing", "0037_name_what_unit_costs_name"),
     ]
 
     operations = [
