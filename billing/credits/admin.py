@@ -7,6 +7,7 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied, ValidationError
+from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
@@ -208,17 +209,18 @@ class CreditGrantAdmin(ModelAdmin):
         return redirect("admin:billing_creditgrant_liability")
 
     def liability(self, request: HttpRequest) -> HttpResponse:
-        """What is owed now, by unit, and the grants of which most is left."""
+        """What is owed now, by unit, and page by page the grants with something left."""
         self._check_view(request)
         at = now()
-        items = list(liability.grants(at))
-        largest = sorted((item for item in items if item.remaining), key=lambda item: -item.remaining)[:SHOWN]
+        page = Paginator(liability.outstanding(at), SHOWN).get_page(request.GET.get("page"))
+        balances = [liability.balance(grant, at) for grant in page]
         context = {
             **self.admin_site.each_context(request),
             "title": "Credit liability",
             "at": at,
-            "units": liability.by_unit(items, at),
-            "largest": [(item, liability.value(item)) for item in largest],
+            "units": liability.by_unit(at),
+            "page": page,
+            "outstanding": [(item, liability.value(item)) for item in balances],
         }
         return TemplateResponse(request, "admin/billing/creditgrant/liability.html", context)
 
@@ -237,7 +239,7 @@ class CreditGrantAdmin(ModelAdmin):
             raise PermissionDenied
 
 
-SHOWN = 100  # grants of the liability page; the file has all
+SHOWN = 50  # grants of a page
 LIABILITY_HEADER = (
     "customer",
     "grant",

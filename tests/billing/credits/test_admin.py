@@ -3,10 +3,12 @@
 import csv
 from datetime import timedelta
 from decimal import Decimal
+from random import Random
 
 import pytest
 from django.urls import reverse
 
+from billing.credits import admin as credits_admin
 from billing.credits import liability, services
 from billing.credits.models import CreditGrant, GrantKind, LedgerTransaction
 from billing.cycle.services import advance
@@ -105,15 +107,70 @@ def test_the_liability_adds_up_to_what_was_given(admin, subscribed, globex):
     use(12, START + timedelta(hours=1))
     advance(customer_id=globex.pk, at=START + timedelta(days=3))
 
-    [one] = liability.by_unit(liability.grants(START + timedelta(days=3)), START + timedelta(days=3))
+    [one] = liability.by_unit(START + timedelta(days=3))
     assert (one.given, one.used, one.expired, one.outstanding, one.value) == (170, 12, 18, 140, 20)
-    assert one.expiring == (100, 100)
+    assert (one.expires_soon, one.expires_later) == (100, 100)
     assert one.given == one.used + one.expired + one.voided + one.outstanding
     page = admin.get(reverse("admin:billing_creditgrant_liability")).content.decode()
     file = admin.get(reverse("admin:billing_creditgrant_liability_csv")).content.decode()
     rows = list(csv.DictReader(file.splitlines()))
     assert "Outstanding" in page
     assert {row["expired"] for row in rows if row["grant"] == ended.public_id} == {"18"}
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_liability_of_all_is_the_sum_of_every_grant(admin, subscribed, globex, acme, seed):
+    random, at = Random(seed), START + timedelta(days=20)
+    for number in range(12):
+        given = services.grant(
+            customer=random.choice([globex, acme]),
+            unit=random.choice(["credits", "USD"]),
+            amount=Decimal(random.randint(1, 9)),
+            kind=GrantKind.PAID,
+            cost_basis=random.choice([None, Decimal("0.123456789012")]),
+            priority=number,
+            expires_at=random.choice([None, START + timedelta(days=random.randint(5, 100))]),
+            at=START,
+        )
+        if number % 4 == 0:
+            services.void(grant=given, reason="Sold twice", at=START + timedelta(days=1))
+    use(15, START + timedelta(days=2))
+    advance(customer_id=globex.pk, at=at)
+
+    expected: dict[tuple[str, str], list[Decimal]] = {}
+    for item in liability.grants(at):
+        sums = expected.setdefault((item.grant.unit, item.grant.customer.currency), [Decimal(0)] * 6)
+        own = item.total - item.rolled_out, item.used, item.expired, item.voided, item.remaining
+        sums[:] = map(sum, zip(sums, (*own, liability.value(item) or 0), strict=True))
+    found = {
+        (one.unit, one.currency): [one.given, one.used, one.expired, one.voided, one.outstanding, one.value]
+        for one in liability.by_unit(at)
+    }
+    assert found == expected
+
+
+def test_outstanding_grants_come_in_pages_most_first(admin, globex, monkeypatch):
+    monkeypatch.setattr(credits_admin, "SHOWN", 2)
+    for amount in (3, 1, 5, 2, 4):
+        admin.post(reverse("admin:billing_creditgrant_add"), grant_form(globex, amount=str(amount)))
+
+    url = reverse("admin:billing_creditgrant_liability")
+    pages = [admin.get(url, {"page": number}) for number in (1, 2, 3)]
+
+    shown = [[int(item.remaining) for item, _ in page.context["outstanding"]] for page in pages]
+    assert shown == [[5, 4], [3, 2], [1]]
+    assert "Grants 3 to 4 of 5" in pages[1].content.decode()
+    assert '<a class="hr-button" href="?page=3">Next</a>' in pages[1].content.decode()
+    assert "Next</a>" not in pages[2].content.decode()
+
+
+@pytest.mark.parametrize("grants", [1, 3])
+def test_the_liability_takes_the_same_queries_whatever_there_is(admin, globex, grants, django_assert_num_queries):
+    for _ in range(grants):
+        admin.post(reverse("admin:billing_creditgrant_add"), grant_form(globex))
+
+    with django_assert_num_queries(5):  # the session, the operator, the sums, the number of grants, a page of them
+        admin.get(reverse("admin:billing_creditgrant_liability"))
 
 
 def test_the_liability_is_for_those_who_may_see_grants(client, alice):
