@@ -164,6 +164,50 @@ def payloads(digests: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def recall(events: Iterable[Event], *, recorded_before: datetime) -> None:
+    """Give events that were recorded before an instant their identities back, so that these are repeats of them; those
+    that still have one keep it for ever. What they said to the letter may be forgotten, so their content decides
+    whether a repeat says the same. Events of archived months are not found."""
+    first: dict[str, Event] = {}
+    for event in sorted(events, key=lambda one: one.digest):
+        first.setdefault(event.digest, event)
+    sent = list(first.values())
+    parameters: dict[str, Any] = {
+        "digest": [event.digest for event in sent],
+        "payload": [event.payload for event in sent],
+        "customer_key": [event.customer_key for event in sent],
+        "type": [event.type for event in sent],
+        "occurred_at": [event.occurred_at for event in sent],
+        "properties": [event.properties_json for event in sent],
+        "before": recorded_before,
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_RECALL, parameters)
+
+
+_RECALL: Final = """
+WITH sent AS (
+    SELECT * FROM unnest(%(digest)s::uuid[], %(payload)s::uuid[], %(customer_key)s::text[], %(type)s::text[],
+                         %(occurred_at)s::timestamptz[], %(properties)s::jsonb[])
+        AS sent (digest, payload, customer_key, type, occurred_at, properties)
+), stored AS (
+    SELECT identity, recorded_at, key AS customer_key, type, occurred_at, properties
+    FROM billing_usageevent JOIN accounts_customer AS customer ON customer.id = customer_id
+    WHERE identity = ANY(%(digest)s::uuid[]) AND recorded_at < %(before)s
+    UNION ALL
+    SELECT identity, recorded_at, customer_key, type, occurred_at, properties
+    FROM billing_unmatchedevent WHERE identity = ANY(%(digest)s::uuid[]) AND recorded_at < %(before)s
+)
+INSERT INTO billing_eventidentity AS known (digest, payload, recorded_at, permanent)
+SELECT DISTINCT ON (digest) digest,
+    CASE WHEN (sent.customer_key, sent.type, sent.occurred_at, sent.properties)
+            = (stored.customer_key, stored.type, stored.occurred_at, stored.properties)
+        THEN payload ELSE '00000000-0000-0000-0000-000000000000' END,
+    stored.recorded_at, true
+FROM stored JOIN sent ON digest = identity ORDER BY digest, stored.recorded_at
+ON CONFLICT (digest) DO UPDATE SET permanent = true
+"""
+
 _CLAIM_SINGLY: Final = """
 INSERT INTO billing_eventidentity (permanent, digest, payload, recorded_at)
 SELECT %(permanent)s, digest, payload, recorded_at

@@ -4,12 +4,15 @@ An identity is (source, id), compared by bytes. Its payload is what makes a repe
 timestamp as sent, properties with sorted keys and normalised numbers. The envelope (how it came) is not part of it.
 """
 
+from datetime import timedelta
 from decimal import Context, Decimal, InvalidOperation
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Final
 
 import msgspec
+
+IDENTITIES_KEPT: Final = timedelta(days=42)  # longer than events are accepted back, but for back-filling
 
 _EXACT: Final = Context(prec=10_000)  # more digits than an event has room for
 LARGEST_EXPONENT: Final = 1_000

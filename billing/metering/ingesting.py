@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from django.db import transaction
@@ -12,10 +12,12 @@ from accounts.models import ApiKey
 from billing.metering import appending, counting, decoding, limits, store
 from billing.metering.counting import InvalidValue
 from billing.metering.decoding import Refusal
+from billing.metering.identity import IDENTITIES_KEPT
 from billing.metering.judging import DEFAULT_SOURCE, UNTIMELY, Event, Window, judge, judge_by_clock, window
 from billing.metering.models import UnmatchedReason
 
 MOST_GATHERED: Final = 250  # events of one body, up to which others may share its transaction
+_MARGIN: Final = timedelta(days=1)  # identities are forgotten by the clock of another process
 _SAMPLE: Final = 1_000  # characters kept of a refused item
 
 
@@ -154,10 +156,19 @@ class Ingest:
         self, *, body: bytes, content_type: str, api_key: ApiKey | None, at: datetime, backfill: bool = False
     ) -> IngestAnswer:
         sent = judged(body=body, content_type=content_type, api_key=api_key, at=at, backfill=backfill)
-        if backfill or len(sent.events) > MOST_GATHERED:
-            [answer] = self._record([sent], permanent=backfill)
+        if backfill:
+            return self._backfill(sent)
+        if len(sent.events) > MOST_GATHERED:
+            [answer] = self._record([sent])
             return answer
         return self._gathered(sent)
+
+    @transaction.atomic
+    def _backfill(self, sent: Judged) -> IngestAnswer:
+        """Only here can an event come again after its identity was forgotten."""
+        appending.recall(sent.events, recorded_before=sent.at - IDENTITIES_KEPT + _MARGIN)
+        [answer] = self._record([sent], permanent=True)
+        return answer
 
 
 ingest: Final = Ingest(record)

@@ -29,6 +29,7 @@ from billing.metering.backfilling import PAGE, counted_by
 from billing.metering.counter_models import NamedValue
 from billing.metering.counting import InvalidValue
 from billing.metering.decoding import Refusal
+from billing.metering.identity import IDENTITIES_KEPT
 from billing.metering.importing import Fingerprint
 from billing.metering.importing import Options as ImportOptions
 from billing.metering.judging import window
@@ -46,7 +47,6 @@ from billing.money import plain
 from billing.periods import minute_floor, starts_on_quarter
 
 MOST_REPLAYED: Final = 5_000  # unmatched events that one transaction moves
-IDENTITIES_KEPT: Final = timedelta(days=42)  # longer than events are accepted back
 REFUSED_KEPT: Final = timedelta(days=90)
 MOST_FORGOTTEN: Final = 10_000  # identities in one transaction
 

@@ -160,8 +160,9 @@ def forget_identities(before: datetime, most: int) -> int:
         return int(cursor.rowcount)
 
 
+# Asked twice: one that was found here may have become permanent before it is locked.
 _FORGET: Final = """
-DELETE FROM billing_eventidentity WHERE digest IN (
+DELETE FROM billing_eventidentity WHERE NOT permanent AND digest IN (
     SELECT digest FROM billing_eventidentity WHERE recorded_at < %s AND NOT permanent LIMIT %s
 )
 """

@@ -91,6 +91,39 @@ def test_events_are_found_after_their_identities_are_forgotten(globex):
     assert answer.conflict == 1
 
 
+def test_what_is_back_filled_again_is_a_repeat_after_its_identity_is_forgotten(globex):
+    tokens = make_meter("tokens")
+    send("a", JANUARY, globex, tokens=1)
+    ingest(event("waits", "nobody", timestamp=JANUARY, tokens=1), at=JANUARY)
+    tasks.make_partitions()
+    services.purge_identities(at=now())
+
+    sent = [
+        event("a", "globex", timestamp=JANUARY, tokens="1.0"),
+        event("a", "globex", timestamp=JANUARY, tokens=1),
+        event("waits", "nobody", timestamp=JANUARY, tokens=1),
+        event("new", "globex", timestamp=JANUARY, tokens=2),
+    ]
+    first = ingest(*sent[1:], at=now(), backfill=True)
+    again = ingest(*sent, at=now(), backfill=True)
+
+    assert (first.accepted, first.duplicate) == (1, 2)
+    assert (again.accepted, again.duplicate, again.conflict) == (0, 3, 1)
+    fold(globex, at=now())
+    assert used(globex, tokens) == {None: 3}
+
+
+@pytest.mark.parametrize("said", [{"tokens": 2}, {"timestamp": MARCH}, {"timestamp": None}, {"type": "other"}])
+def test_another_event_with_a_forgotten_identity_is_in_conflict(globex, said):
+    make_meter("tokens")
+    send("a", JANUARY, globex, tokens=1)
+    services.purge_identities(at=now())
+
+    answer = ingest(event("a", "globex", **{"timestamp": JANUARY, "tokens": 1, **said}), at=now(), backfill=True)
+
+    assert (answer.accepted, answer.conflict) == (0, 1)
+
+
 def test_an_archived_month_leaves_its_counters_and_takes_no_correction(globex, client):
     tokens = make_meter("tokens", dimensions=["model"])
     send("a", JANUARY, globex, tokens=1, model="m")
