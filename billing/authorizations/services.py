@@ -186,11 +186,13 @@ def _record(requests: Sequence[ingesting.Judged], *, permanent: bool = False) ->
     return answers
 
 
-def _warn(answer: ingesting.IngestAnswer, ended: set[str]) -> None:
-    """Of those that were not open. The first event that names one has ended it; a second finds it ended."""
+def _warn(answer: ingesting.IngestAnswer, ended: set[tuple[str, str]]) -> None:
+    """Of those that were not open. The first event of its customer that names one has ended it; a second finds it
+    ended."""
     for ending in answer.endings:
-        if ending.authorization in ended:
-            ended.remove(ending.authorization)
+        named = ending.authorization, ending.customer_key
+        if named in ended:
+            ended.remove(named)
         else:
             answer.warn(ending, "authorization_not_open")
 
@@ -198,11 +200,11 @@ def _warn(answer: ingesting.IngestAnswer, ended: set[str]) -> None:
 take: Final = ingesting.Ingest(_record)
 
 
-def _end_by_events(names: Sequence[tuple[str, str]], ended_by: EndedBy, at: datetime) -> set[str]:
+def _end_by_events(names: Sequence[tuple[str, str]], ended_by: EndedBy, at: datetime) -> set[tuple[str, str]]:
     """End those that are open, in the transaction that stores their events; the fold that counts the events tells."""
     ended = store.end_by_events(names, ended_by, at)
     if ended:
-        metering.note_endings(customer_ids=list(ended.values()), authorizations=list(ended))
+        metering.note_endings(customer_ids=list(ended.values()), authorizations=[name for name, _ in ended])
     return set(ended)
 
 
@@ -214,9 +216,10 @@ def settle_all(*, customer_ids: Collection[int], at: datetime) -> set[int]:
 
 
 def forget(*, at: datetime) -> int:
-    """Forget authorizations that were settled long ago, in short transactions; how many."""
+    """Forget authorizations that were settled long ago, by the clock of their customer; in short transactions. How
+    many."""
     forgotten = 0
-    while number := store.forget(at - KEPT, MOST_FORGOTTEN):
+    while number := store.forget(kept=KEPT, at=at, most=MOST_FORGOTTEN):
         forgotten += number
     return forgotten
 

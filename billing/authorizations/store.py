@@ -98,9 +98,9 @@ def end(customer_id: int, public_id: str, ended_by: EndedBy, at: datetime) -> bo
     return bool(ended)
 
 
-def end_by_events(names: Iterable[tuple[str, str]], ended_by: EndedBy, at: datetime) -> dict[str, int]:
-    """End the open ones of these (authorization, customer key); whose each was. They stay reserved until they are
-    settled."""
+def end_by_events(names: Iterable[tuple[str, str]], ended_by: EndedBy, at: datetime) -> dict[tuple[str, str], int]:
+    """End the open ones of these (authorization, customer key); those that were, with the customer's id. They stay
+    reserved until they are settled."""
     wanted = sorted(set(names))
     parameters: dict[str, Any] = {
         "ids": [public_id for public_id, _ in wanted],
@@ -110,7 +110,7 @@ def end_by_events(names: Iterable[tuple[str, str]], ended_by: EndedBy, at: datet
     }
     with connection.cursor() as cursor:
         cursor.execute(_END_BY_EVENTS, parameters)
-        return dict(cursor.fetchall())
+        return {(public_id, key): customer_id for public_id, key, customer_id in cursor.fetchall()}
 
 
 def settle(customer_ids: Collection[int], counted: Collection[str], at: datetime) -> set[int]:
@@ -133,10 +133,11 @@ def due_customers(at: datetime) -> list[int]:
         return [customer_id for (customer_id,) in cursor.fetchall()]
 
 
-def forget(before: datetime, most: int) -> int:
-    """Delete authorizations that were settled before an instant; how many went."""
+def forget(*, kept: timedelta, at: datetime, most: int) -> int:
+    """Delete authorizations that were settled so long ago, in a sandbox by its clock; how many went."""
+    parameters: dict[str, Any] = {"kept": kept, "at": at, "most": most}
     with connection.cursor() as cursor:
-        cursor.execute(_FORGET, [before, most])
+        cursor.execute(_FORGET, parameters)
         return int(cursor.rowcount)
 
 
@@ -234,25 +235,31 @@ _SETTLE: Final = _FREE.format(
 )
 _END_BY_EVENTS: Final = """
 WITH named AS (
-    SELECT one.id, coalesce(clock.now, %(at)s) AS at
-    FROM unnest(%(ids)s::text[], %(keys)s::text[]) AS named (public_id, key)
+    SELECT one.id, key, coalesce(clock.now, %(at)s) AS at
+    FROM unnest(%(ids)s::text[], %(keys)s::text[]) AS named (public_id, customer_key)
     JOIN billing_authorization AS one USING (public_id)
-    JOIN accounts_customer AS customer ON customer.id = one.customer_id AND customer.key = named.key
+    JOIN accounts_customer AS customer ON customer.id = one.customer_id AND customer.key = named.customer_key
     LEFT JOIN accounts_testclock AS clock ON clock.id = customer.test_clock_id
     WHERE one.ended_at IS NULL AND one.expires_at > coalesce(clock.now, %(at)s)
     ORDER BY one.id FOR NO KEY UPDATE OF one
 )
 UPDATE billing_authorization AS one SET ended_at = named.at, ended_by = %(ended_by)s
-FROM named WHERE one.id = named.id RETURNING one.public_id, one.customer_id
+FROM named WHERE one.id = named.id RETURNING one.public_id, named.key, one.customer_id
 """
 _DUE: Final = """
 SELECT DISTINCT customer_id FROM billing_authorization
 JOIN accounts_customer AS customer ON customer.id = customer_id AND customer.test_clock_id IS NULL
 WHERE settled_at IS NULL AND (ended_at <= %(unannounced)s OR ended_at IS NULL AND expires_at <= %(at)s) ORDER BY 1
 """
+# Only a sandbox settles in the future. The second condition keeps to the ends of the index, where few are.
 _FORGET: Final = """
 WITH old AS (
-    SELECT id FROM billing_authorization WHERE settled_at < %s ORDER BY settled_at LIMIT %s FOR UPDATE SKIP LOCKED
+    SELECT one.id FROM billing_authorization AS one
+    JOIN accounts_customer AS customer ON customer.id = one.customer_id
+    LEFT JOIN accounts_testclock AS clock ON clock.id = customer.test_clock_id
+    WHERE settled_at < coalesce(clock.now, %(at)s) - %(kept)s
+        AND (settled_at < %(at)s - %(kept)s OR settled_at > %(at)s)
+    LIMIT %(most)s FOR UPDATE OF one SKIP LOCKED
 ), holds AS (
     DELETE FROM billing_hold WHERE authorization_id IN (SELECT id FROM old)
 )

@@ -37,6 +37,7 @@ class Margin:
         self.at = at
         self.periods = _running(customer)
         self._priced = priced_in(segment for period in self.periods for segment in segments_of(period))
+        self._last = _last_segments(self.periods)
         self._tallies: dict[tuple[int, int], Tally[None]] = {}
 
     @property
@@ -55,10 +56,12 @@ class Margin:
         return next((one for one in reversed(segments_of(period)) if one.starts_at <= self.at), None)
 
     def priced(self, meter_id: int, at: datetime) -> tuple[PlanSegment, PriceTerms] | None:
-        """The price of this meter for usage of that instant, where it holds; None where nothing prices it."""
-        current = self.current
+        """The price of this meter for usage of that instant, where it holds; None where nothing prices it. After a
+        period's end the last price holds until the tick that opens the next one."""
         for segment, item in reversed(self._priced):
-            if item.meter.pk == meter_id and segment.starts_at <= at and (at < segment.ends_at or segment == current):
+            if item.meter.pk != meter_id or at < segment.starts_at:
+                continue
+            if at < segment.ends_at or segment.pk in self._last:
                 return segment, item
         return None
 
@@ -94,6 +97,15 @@ class Margin:
 
 def _running(customer: Customer) -> Sequence[BillingPeriod]:
     return list(periods(customer).exclude(status=PeriodStatus.CLOSED))
+
+
+def _last_segments(running: Sequence[BillingPeriod]) -> set[int]:
+    """The last plan segment of each active subscription."""
+    last: dict[int, BillingPeriod] = {}
+    for period in sorted(running, key=lambda one: one.starts_at):
+        if period.subscription.status == SubscriptionStatus.ACTIVE:
+            last[period.subscription_id] = period
+    return {segments_of(period)[-1].pk for period in last.values()}
 
 
 def _terms_at(item: PriceTerms, at: datetime) -> Terms:

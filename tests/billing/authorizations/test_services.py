@@ -1,7 +1,7 @@
 """Holds: what is allowed, what is denied, and when a hold counts no longer."""
 
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -13,8 +13,9 @@ from billing.authorizations.models import Authorization, HoldAccount
 from billing.authorizations.queries import balances
 from billing.budgets import services as budgets
 from billing.credits import services as credits
-from billing.cycle.services import tick
+from billing.cycle.services import subscribe, tick
 from billing.errors import Conflict
+from billing.metering import ingesting
 from billing.metering.models import Meter
 from billing.pricing.schemes import Tier
 from billing.pricing.spec import MatchSpec, OverageSpec, PriceSpec
@@ -31,7 +32,7 @@ from tests.billing.authorizations.conftest import (
     stop_at,
     use,
 )
-from tests.factories import event, make_meter
+from tests.factories import event, make_meter, make_plan, make_version
 
 D = Decimal
 
@@ -153,6 +154,26 @@ def test_ended_expired_and_other_customers_authorizations_are_a_warning(house, g
     assert [answer.accepted for answer in answers] == [1, 1, 1]
 
 
+def test_the_warning_is_that_of_the_event_which_found_the_hold_ended(house, globex):
+    """Also where several bodies are stored together, as those are that come at the same time."""
+    give(house, 100)
+    held = allowed(ask(house, 1)).public_id
+    bodies = [
+        [event("theirs", "globex", type="search", n=1, authorization=held)],
+        [event("first", "acme", type="search", n=1, authorization=held)],
+        [event("second", "acme", type="search", n=1, authorization=held)],
+    ]
+    sent = [
+        ingesting.judged(body=json.dumps(body).encode(), content_type="application/json", api_key=None, at=NOON)
+        for body in bodies
+    ]
+
+    answers = services.take._record(sent)
+
+    warned = [[result.get("warning") for result in answer.results] for answer in answers]
+    assert warned == [["authorization_not_open"], [], ["authorization_not_open"]]
+
+
 def test_a_repeated_event_ends_nothing_a_second_time(house):
     give(house, 100)
     held = allowed(ask(house, 1))
@@ -206,6 +227,20 @@ def test_without_a_subscription_that_prices_it_nothing_is_allowed(house, globex)
 
     assert denied(ask(globex, 1)) == "no_subscription"
     assert denied(ask_for(house, "images", 1)) == "no_subscription"
+
+
+@pytest.mark.parametrize("meter", ["searches", "images"])
+def test_between_a_periods_end_and_the_tick_that_opens_the_next_the_last_prices_hold(house, meter):
+    """Of every subscription."""
+    make_meter("images", event_type="image", value="n")
+    other = make_version(make_plan("other"), prices=(PriceSpec("images", "images", "credits", D(2)),))
+    subscribe(customer=house, version=other, starts_at=START, at=START)
+    give(house, 10)
+    april = START + timedelta(days=31)
+
+    assert ask_for(house, meter, 1, at=april + MINUTE).amounts == {"credits": 2 if meter == "images" else 1}
+    use(house, "image", 4, at=april + MINUTE)
+    assert denied(ask_for(house, meter, 3, at=april + MINUTE)) == "credit_exhausted"
 
 
 # --- limits -----------------------------------------------------------------------------------------------------
@@ -321,6 +356,21 @@ def test_settled_authorizations_are_forgotten_after_a_week(house):
     assert services.forget(at=NOON + timedelta(days=7)) == 0
     assert services.forget(at=NOON + timedelta(days=7, microseconds=1)) == 1
     assert list(Authorization.objects.all()) == [still]
+
+
+@pytest.mark.parametrize("year", [2020, 2050])
+def test_in_a_sandbox_a_week_is_one_of_its_clock(house, year):
+    there = datetime(year, 3, 1, tzinfo=UTC)
+    clock = TestClock.objects.create(now=there)
+    Customer.objects.filter(pk=house.pk).update(test_clock=clock)
+    give(house, 10)
+    held = allowed(ask(house, 1))
+    Authorization.objects.update(created_at=there, expires_at=there + MINUTE)
+    services.release(authorization=held, at=there)
+
+    assert services.forget(at=NOON) == 0
+    TestClock.objects.update(now=there + timedelta(days=7, microseconds=1))
+    assert services.forget(at=NOON) == 1
 
 
 @pytest.mark.parametrize("end", [services.capture, services.release])
