@@ -17,7 +17,7 @@ from billing.metering.admin import (
 )
 from billing.notifications.admin import OutboxMessageAdmin
 from billing.pricing.admin import PlanAdmin
-from billing.topups.admin import AutomaticTopUpAdmin, TopUpAdmin, TopUpPriceAdmin
+from billing.topups.admin import AutomaticTopUpAdmin, PaymentNoticeAdmin, TopUpAdmin, TopUpPriceAdmin
 
 __all__ = [
     "AlertAdmin",
@@ -34,6 +34,7 @@ __all__ = [
     "LedgerTransactionAdmin",
     "MeterAdmin",
     "OutboxMessageAdmin",
+    "PaymentNoticeAdmin",
     "PlanAdmin",
     "PlanVersionAdmin",
     "PriceOverrideAdmin",

@@ -50,7 +50,7 @@ from billing.pricing.models import (
     UnitCost,
 )
 from billing.subscriptions.models import BillingPeriod, CouponRedemption, PlanSegment, Subscription
-from billing.topups.models import AutomaticTopUp, PaymentAccount, TopUp, TopUpPrice
+from billing.topups.models import AutomaticTopUp, PaymentAccount, PaymentNotice, TopUp, TopUpPrice
 
 __all__ = [
     "Alert",
@@ -85,6 +85,7 @@ __all__ = [
     "OutboxMessage",
     "OverageTerm",
     "PaymentAccount",
+    "PaymentNotice",
     "PeriodTotal",
     "Plan",
     "PlanSegment",

@@ -288,6 +288,10 @@ UNFOLD = {
                 ("Margin", ".billing_margin", "trending_up"),
                 ("Ledger", "billing_ledgertransaction", "receipt_long"),
                 ("Settlement", "billing_settlement", "balance"),
+                ("Top-ups", "billing_topup", "add_card"),
+                ("Automatic top-ups", "billing_automatictopup", "autorenew"),
+                ("Top-up prices", "billing_topupprice", "price_change"),
+                ("Payment notices", "billing_paymentnotice", "campaign"),
             ),
             _section(
                 "Budgets",

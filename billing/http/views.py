@@ -30,6 +30,10 @@ class ApiView(APIView):
     secret_answer: ClassVar[bool] = False  # its POST answers with something that must not be stored
     own_errors: ClassVar[tuple[int, ...]] = ()  # statuses for the schema, beside those that it finds by itself
 
+    def committed(self, request: Request, response: Response) -> Response:
+        """The answer to a POST once its effect is committed, also to a repeat: here another server may be asked."""
+        return response
+
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         post = cls.__dict__.get("post")
@@ -39,7 +43,7 @@ class ApiView(APIView):
         @wraps(post)
         def once(self: ApiView, request: Request, *args: Any, **kwargs: Any) -> Response:
             act = partial(post, self, request, *args, **kwargs)
-            return answer_once(request, act, secret_answer=self.secret_answer)
+            return self.committed(request, answer_once(request, act, secret_answer=self.secret_answer))
 
         cls.post = once  # type: ignore[attr-defined]
 

@@ -5,28 +5,50 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.postgres.forms import SimpleArrayField
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from unfold.admin import ModelAdmin
 from unfold.decorators import action
 from unfold.enums import ActionVariant
+from unfold.widgets import UnfoldAdminTextInputWidget
 
 from billing.admin_pages import ReadOnlyAdmin, sentences
 from billing.clock import now
+from billing.fields import PlainDecimalField
 from billing.money import display as shown
 from billing.topups import services
-from billing.topups.models import AutomaticTopUp, TopUp, TopUpPrice
+from billing.topups.models import AutomaticTopUp, PaymentNotice, TopUp, TopUpPrice
+
+
+class TopUpPriceForm(forms.ModelForm):
+    choices = SimpleArrayField(
+        PlainDecimalField(min_value=0),
+        required=False,
+        widget=UnfoldAdminTextInputWidget,
+        help_text="Amounts that the customer's page offers, separated by commas.",
+    )
 
 
 @admin.register(TopUpPrice)
 class TopUpPriceAdmin(ModelAdmin):
-    list_display = ["unit", "currency", "unit_amount"]
+    form = TopUpPriceForm
+    list_display = ["unit", "currency", "unit_amount", "least", "most"]
 
 
 @admin.register(AutomaticTopUp)
 class AutomaticTopUpAdmin(ModelAdmin):
-    list_display = ["customer", "unit", "threshold", "target", "monthly_ceiling", "cooldown_minutes", "is_active"]
+    list_display = [
+        "customer",
+        "unit",
+        "threshold",
+        "target",
+        "monthly_ceiling",
+        "cooldown_minutes",
+        "is_active",
+        "paused_because",
+    ]
     list_select_related = ["customer"]
     search_fields = ["customer__key"]
 
@@ -38,7 +60,7 @@ class TopUpAdmin(ReadOnlyAdmin):
     list_display = ["public_id", "customer", "bought", "paid", "status", "is_automatic", "provider", "created_at"]
     list_filter = ["status", "provider", "is_automatic"]
     list_select_related = ["customer"]
-    search_fields = ["public_id", "reference", "customer__key"]
+    search_fields = ["public_id", "reference", "payment", "customer__key"]
     ordering = ["-id"]
     actions_detail = ["mark_paid", "mark_reversed"]
 
@@ -94,3 +116,14 @@ class TopUpAdmin(ReadOnlyAdmin):
             self.log_change(request, top_up, said)
             messages.success(request, said)
         return HttpResponse(headers={"HX-Redirect": reverse("admin:billing_topup_change", args=[object_id])})
+
+
+@admin.register(PaymentNotice)
+class PaymentNoticeAdmin(ReadOnlyAdmin):
+    """What the provider has told, and the top-up that it was about; what fits none is an operator's to look into."""
+
+    list_display = ["created_at", "kind", "subject", "top_up", "reference"]
+    list_filter = ["kind", ("top_up", admin.EmptyFieldListFilter)]
+    list_select_related = ["top_up"]
+    search_fields = ["reference", "subject", "top_up__public_id"]
+    ordering = ["-id"]

@@ -1,14 +1,8 @@
-"""Buying credits over HTTP, and what Stripe has to say about payments."""
+"""Buying credits over HTTP."""
 
 from typing import Any
 
-import stripe
-from django.conf import settings
-from django.contrib.auth.decorators import login_not_required
-from django.http import HttpRequest, HttpResponse
 from django.urls import path
-from django.views.decorators.csrf import csrf_exempt
-from django.views.decorators.http import require_POST
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -31,7 +25,8 @@ from billing.http import (
 from billing.money import ZERO, plain
 from billing.topups import queries, services
 from billing.topups.models import TopUp, TopUpStatus
-from billing.topups.providers import Unavailable, stripe_provider
+from billing.topups.payments import Unavailable
+from billing.topups.webhooks import stripe_events
 
 
 class TopUpBody(StrictSerializer):
@@ -51,6 +46,7 @@ class TopUpRow(serializers.Serializer[Any]):
     state = serializers.ChoiceField(TopUpStatus.choices)
     is_automatic = serializers.BooleanField()
     url = serializers.CharField(allow_null=True, help_text="Where the customer pays; null where an operator is paid.")
+    receipt_url = serializers.CharField(allow_null=True)
     grant = serializers.CharField(allow_null=True, help_text="The credit grant's id, once it is paid.")
     failure = serializers.CharField(allow_null=True)
     created_at = InstantField()
@@ -71,16 +67,21 @@ class TopUpsView(ApiView):
     @extend_schema(operation_id="customers_top_ups_create", request=TopUpBody, responses={201: TopUpRow})
     def post(self, request: Request, key: str) -> Response:
         """Begin a purchase: a `url` where the customer pays, or a purchase that waits for an operator. 409
-        `not_for_sale`, 503 `payment_unavailable`."""
+        `not_for_sale`, 503 `payment_unavailable`; sent again with the same Idempotency-Key it is the same purchase,
+        as it is by then."""
         customer = customer_or_404(request, key)
-        body = read_body(request, TopUpBody)
-        back = f"{settings.BASE_URL}/c/{customer.key}/credits"
-        try:
-            top_up = services.order(customer=customer, **body, back=back, at=now(customer))
-        except Unavailable as error:
-            detail = "Payments cannot be begun at the moment. Send the same request again."
-            raise ApiError("payment_unavailable", detail, 503, headers={"Retry-After": "10"}) from error
+        top_up = services.order(customer=customer, **read_body(request, TopUpBody), at=now(customer))
         return Response(shown(top_up), status=201)
+
+    def committed(self, request: Request, response: Response) -> Response:
+        """The provider is asked when the purchase is stored, and again when it could not be asked before."""
+        top_up = TopUp.objects.select_related("customer", "grant").get(public_id=response.data["id"])
+        try:
+            response.data = shown(services.begin(top_up=top_up, at=now(top_up.customer)))
+        except Unavailable as error:
+            detail = "Payments cannot be begun at the moment. Send the same request again, with its Idempotency-Key."
+            raise ApiError("payment_unavailable", detail, 503, headers={"Retry-After": "10"}) from error
+        return response
 
 
 def shown(top_up: TopUp) -> dict[str, Any]:
@@ -95,60 +96,11 @@ def shown(top_up: TopUp) -> dict[str, Any]:
         "state": top_up.status,
         "is_automatic": top_up.is_automatic,
         "url": top_up.url or None,
+        "receipt_url": top_up.receipt_url or None,
         "grant": top_up.grant.public_id if top_up.grant else None,
         "failure": top_up.failure or None,
         "created_at": plain_instant(top_up.created_at),
     }
-
-
-@csrf_exempt
-@login_not_required
-@require_POST
-def stripe_events(request: HttpRequest) -> HttpResponse:
-    """Stripe's webhook: signed, repeated, and in any order."""
-    if not settings.STRIPE_WEBHOOK_SECRET:
-        return HttpResponse("Stripe is not set up here.", status=400, content_type="text/plain")
-    try:
-        event = stripe.Webhook.construct_event(
-            request.body, request.headers.get("Stripe-Signature", ""), settings.STRIPE_WEBHOOK_SECRET
-        )
-    except (ValueError, stripe.SignatureVerificationError):
-        return HttpResponse("The signature is not Stripe's.", status=400, content_type="text/plain")
-    _heed(event.type, event.data.object)
-    return HttpResponse(status=204)
-
-
-def _heed(kind: str, subject: Any) -> None:
-    """Only a later failure takes back what did come: an attempt that failed may be told of after the success."""
-    public_id = _named(subject)
-    if kind in ("checkout.session.completed", "checkout.session.async_payment_succeeded"):
-        if subject.payment_status == "paid":
-            _paid(public_id, subject)
-    elif kind == "payment_intent.succeeded":
-        services.succeed(public_id=public_id, at=now())
-    elif kind == "checkout.session.async_payment_failed":
-        services.reverse(public_id=public_id, failure=f"Stripe: {kind}", at=now())
-    elif kind == "charge.refunded" and subject.refunded:
-        services.pay_back(public_id=public_id, failure=f"Stripe: {kind}", at=now())
-    elif kind == "charge.dispute.created":
-        payment = stripe_provider().client.v1.payment_intents.retrieve(subject.payment_intent)
-        services.pay_back(public_id=_named(payment), failure="Stripe: the payment is disputed", at=now())
-    elif kind in ("checkout.session.expired", "payment_intent.payment_failed"):
-        services.fail(public_id=public_id, failure=f"Stripe: {kind}", at=now())
-
-
-def _named(subject: Any) -> str:
-    """The top-up that a payment is for."""
-    metadata = getattr(subject, "metadata", None)
-    return str(metadata["top_up"]) if metadata and "top_up" in metadata else ""
-
-
-def _paid(public_id: str, session: Any) -> None:
-    top_up = services.succeed(public_id=public_id, at=now())
-    if top_up is not None and session.customer and session.payment_intent:
-        method = stripe_provider().saved_card(session.payment_intent)
-        if method:
-            services.save_card(top_up=top_up, reference=session.customer, payment_method=method)
 
 
 urlpatterns = [

@@ -2,8 +2,9 @@
 
 from functools import partial
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from accounts.ids import new_id
@@ -18,11 +19,26 @@ class TopUpPrice(models.Model):
     unit = models.CharField(max_length=32, default="credits")
     currency = models.CharField(max_length=3)
     unit_amount = amount_field()
+    least = amount_field(null=True, blank=True, help_text="The smallest purchase, in the unit; empty for any.")
+    most = amount_field(null=True, blank=True, help_text="The largest purchase, in the unit; empty for any.")
+    choices = ArrayField(models.DecimalField(max_digits=38, decimal_places=12), default=list, blank=True)
 
     class Meta:
         constraints = [
             models.UniqueConstraint(fields=["unit", "currency"], name="one_top_up_price_per_unit_and_currency"),
             positive("unit_amount", "top_up_price_positive"),
+            positive("least", "top_up_least_positive"),
+            positive("most", "top_up_most_positive"),
+            models.CheckConstraint(
+                condition=Q(most__gte=F("least")),
+                name="top_up_most_is_not_below_least",
+                violation_error_message="The largest purchase is smaller than the smallest.",
+            ),
+            models.CheckConstraint(
+                condition=~Q(unit=F("currency")) | Q(unit_amount=1),
+                name="top_up_money_costs_itself",
+                violation_error_message="Money costs itself: its unit amount is 1.",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -36,6 +52,7 @@ class PaymentAccount(models.Model):
     provider = models.CharField(max_length=16)
     reference = models.CharField(max_length=255)
     payment_method = models.CharField(max_length=255)
+    card = models.CharField(max_length=100, blank=True, default="", help_text="As its owner knows it.")
 
     class Meta:
         constraints = [
@@ -57,13 +74,16 @@ class AutomaticTopUp(models.Model):
     monthly_ceiling = amount_field()
     cooldown_minutes = models.PositiveIntegerField(default=60)
     is_active = models.BooleanField(default=True)
+    paused_because = models.CharField(
+        max_length=500, blank=True, default="", help_text="Why nothing is bought until an owner has looked at it."
+    )
 
     class Meta:
         constraints = [
             models.UniqueConstraint(fields=["customer", "unit"], name="one_automatic_top_up_per_unit"),
             not_negative("threshold", "automatic_threshold_not_negative"),
             positive("monthly_ceiling", "automatic_ceiling_positive"),
-            models.CheckConstraint(condition=Q(target__gt=models.F("threshold")), name="automatic_target_is_higher"),
+            models.CheckConstraint(condition=Q(target__gt=F("threshold")), name="automatic_target_is_higher"),
         ]
 
     def __str__(self) -> str:
@@ -72,6 +92,7 @@ class AutomaticTopUp(models.Model):
 
 class TopUpStatus(models.TextChoices):
     PENDING = "pending", "Waits for the payment"
+    ACTION_REQUIRED = "action_required", "Waits for you"
     PAID = "paid", "Paid"
     FAILED = "failed", "Failed"
     REVERSED = "reversed", "Paid back"
@@ -89,12 +110,15 @@ class TopUp(models.Model):
     status = models.CharField(max_length=16, choices=TopUpStatus, default=TopUpStatus.PENDING)
     is_automatic = models.BooleanField(default=False)
     provider = models.CharField(max_length=16)
-    reference = models.CharField(max_length=255, blank=True, default="", help_text="The payment's name there.")
+    reference = models.CharField(max_length=255, blank=True, default="", help_text="The payment page's name there.")
+    payment = models.CharField(max_length=255, blank=True, default="", help_text="The payment's name there.")
     url = models.TextField(blank=True, default="", help_text="Where the customer pays.")
+    receipt_url = models.TextField(blank=True, default="")
     failure = models.CharField(max_length=500, blank=True, default="")
     grant = models.OneToOneField(CreditGrant, on_delete=models.PROTECT, null=True, related_name="+")
     created_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
     created_at = models.DateTimeField(db_default=Now())
+    tried_at = models.DateTimeField(null=True, help_text="When the provider was asked about it last.")
     ended_at = models.DateTimeField(null=True)
 
     class Meta:
@@ -102,20 +126,46 @@ class TopUp(models.Model):
             positive("amount", "top_up_amount_positive"),
             positive("charge", "top_up_charge_positive"),
             models.CheckConstraint(
-                condition=Q(status__in=["pending", "failed"], grant=None)
+                condition=Q(status__in=["pending", "action_required", "failed"], grant=None)
                 | Q(status__in=["paid", "reversed"], grant__isnull=False),
                 name="top_up_is_granted_when_paid",
             ),
             models.UniqueConstraint(
                 fields=["customer", "unit"],
-                condition=Q(status="pending", is_automatic=True),
+                condition=Q(status__in=["pending", "action_required"], is_automatic=True),
                 name="one_automatic_top_up_at_a_time",
             ),
             models.UniqueConstraint(
-                fields=["provider", "reference"], condition=~Q(reference=""), name="one_top_up_per_payment"
+                fields=["provider", "reference"], condition=~Q(reference=""), name="one_top_up_per_payment_page"
+            ),
+            models.UniqueConstraint(
+                fields=["provider", "payment"], condition=~Q(payment=""), name="one_top_up_per_payment"
             ),
         ]
-        indexes = [models.Index(fields=["customer", "-id"], name="top_up_of_customer")]
+        indexes = [
+            models.Index(fields=["customer", "-id"], name="top_up_of_customer"),
+            # The sweeper's question: what has not ended?
+            models.Index(fields=["tried_at"], condition=Q(status="pending"), name="top_up_waits"),
+        ]
 
     def __str__(self) -> str:
         return self.public_id
+
+
+class PaymentNotice(models.Model):
+    """What the provider told us, once each: a repeat finds it here, and an operator what fits no top-up."""
+
+    provider = models.CharField(max_length=16)
+    reference = models.CharField(max_length=255)
+    kind = models.CharField(max_length=100)
+    subject = models.CharField(max_length=255, help_text="What it is about, by its name there.")
+    top_up = models.ForeignKey(TopUp, on_delete=models.PROTECT, null=True, related_name="+")
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["provider", "reference"], name="one_notice_per_name"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.reference}"

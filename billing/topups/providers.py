@@ -1,48 +1,46 @@
-"""The seam to whoever takes the money. A provider moves money; what it means is the services' business."""
+"""The seam to whoever takes the money. A provider moves money; what it means is the services' business.
 
-from dataclasses import dataclass
-from decimal import Decimal
+Everything here speaks to another server: never call it inside a transaction.
+"""
+
 from functools import cache
 from typing import ClassVar, Protocol
 
-import stripe
 from django.conf import settings
 
 from accounts.models import Customer
-from billing.money import CONTEXT, exponent
 from billing.topups.models import PaymentAccount, TopUp
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """The provider's name of a payment, and where the customer pays (nowhere: an operator says when it is paid)."""
-
-    reference: str = ""
-    url: str = ""
-
-
-class Declined(Exception):  # noqa: N818 -- an answer
-    """The card was not charged, and why."""
-
-
-class Unavailable(Exception):  # noqa: N818 -- an answer
-    """The provider cannot be asked now; nothing has begun."""
-
-
-class Refused(Exception):  # noqa: N818 -- an answer
-    """The provider does not sell this, and why."""
+from billing.topups.payments import Outcome, Progress, Refused, Started
+from billing.topups.stripe_payments import Stripe
 
 
 class Provider(Protocol):
+    """Each may raise Unavailable; what is repeated then is the same."""
+
     name: ClassVar[str]
 
     def checkout(self, top_up: TopUp, account: PaymentAccount | None, back: str) -> Started:
-        """Let the customer pay. Repeating it starts no second payment. Raises Unavailable, Refused."""
+        """A page on which the customer pays, and which leads back. Raises Refused."""
         ...
 
-    def charge(self, top_up: TopUp, account: PaymentAccount) -> str:
-        """Charge the saved card without the customer: the name of the payment that succeeded, or "" while it is not
-        known. Repeating it charges once. Raises Declined."""
+    def look(self, top_up: TopUp) -> Outcome:
+        """What has become of that page."""
+        ...
+
+    def prepare(self, top_up: TopUp, account: PaymentAccount) -> str:
+        """The name of a payment that the saved card may make; no money moves yet. Raises Refused."""
+        ...
+
+    def charge(self, top_up: TopUp) -> Outcome:
+        """Make the prepared payment without the customer, unless it was made: only one that was never tried is."""
+        ...
+
+    def cancel(self, top_up: TopUp) -> Outcome:
+        """Let nothing be paid for it any more; what has been paid stays."""
+        ...
+
+    def card_page(self, customer: Customer, account: PaymentAccount | None, back: str) -> str:
+        """Where the customer leaves a card. Raises Refused."""
         ...
 
 
@@ -54,76 +52,20 @@ class Manual:
     def checkout(self, top_up: TopUp, account: PaymentAccount | None, back: str) -> Started:
         return Started()
 
-    def charge(self, top_up: TopUp, account: PaymentAccount) -> str:
-        return ""
+    def look(self, top_up: TopUp) -> Outcome:
+        return Outcome(Progress.WAITING)
 
+    def prepare(self, top_up: TopUp, account: PaymentAccount) -> str:
+        raise Refused("Cards cannot be charged here.")
 
-class Stripe:
-    """Checkout, which saves the card, and later charges of it. Names in idempotency keys are the top-up's."""
+    def charge(self, top_up: TopUp) -> Outcome:
+        return Outcome(Progress.WAITING)
 
-    name: ClassVar[str] = "stripe"
+    def cancel(self, top_up: TopUp) -> Outcome:
+        return Outcome(Progress.FAILED)
 
-    def __init__(self, api_key: str, base: str) -> None:
-        self.client = stripe.StripeClient(api_key, base_addresses={"api": base}, max_network_retries=2)
-
-    def checkout(self, top_up: TopUp, account: PaymentAccount | None, back: str) -> Started:
-        whose = {"customer": account.reference} if account else {"customer_creation": "always"}
-        price = {
-            "currency": top_up.currency.lower(),
-            "unit_amount": minor_units(top_up.charge, top_up.currency),
-            "product_data": {"name": f"{top_up.amount.normalize():f} {top_up.unit}"},
-        }
-        wanted = {
-            "mode": "payment",
-            "line_items": [{"quantity": 1, "price_data": price}],
-            "payment_intent_data": {
-                "setup_future_usage": "off_session",
-                "metadata": {"top_up": top_up.public_id},
-            },
-            "client_reference_id": top_up.public_id,
-            "metadata": {"top_up": top_up.public_id},
-            "success_url": back,
-            "cancel_url": back,
-            **whose,
-        }
-        try:
-            session = self.client.v1.checkout.sessions.create(
-                wanted,  # type: ignore[arg-type]  # one of two keys names the customer
-                {"idempotency_key": f"checkout-{top_up.public_id}"},
-            )
-        except stripe.InvalidRequestError as error:
-            raise Refused(error.user_message or str(error)) from error
-        except stripe.StripeError as error:
-            raise Unavailable(str(error)) from error
-        return Started(session.id, session.url or "")
-
-    def charge(self, top_up: TopUp, account: PaymentAccount) -> str:
-        try:
-            intent = self.client.v1.payment_intents.create(
-                {
-                    "amount": minor_units(top_up.charge, top_up.currency),
-                    "currency": top_up.currency.lower(),
-                    "customer": account.reference,
-                    "payment_method": account.payment_method,
-                    "off_session": True,
-                    "confirm": True,
-                    "metadata": {"top_up": top_up.public_id},
-                },
-                {"idempotency_key": f"charge-{top_up.public_id}"},
-            )
-        except stripe.CardError as error:
-            raise Declined(error.user_message or "The card was declined.") from error
-        return intent.id if intent.status == "succeeded" else ""
-
-    def saved_card(self, payment: str) -> str:
-        """The payment method of a payment."""
-        method = self.client.v1.payment_intents.retrieve(payment).payment_method
-        return method if isinstance(method, str) else method.id if method else ""
-
-
-def minor_units(amount: Decimal, currency: str) -> int:
-    """Cents, or whatever is the smallest coin. The amount is rounded to it already."""
-    return int(CONTEXT.scaleb(amount, exponent(currency)))
+    def card_page(self, customer: Customer, account: PaymentAccount | None, back: str) -> str:
+        raise Refused("Cards cannot be saved here.")
 
 
 @cache

@@ -1,57 +1,47 @@
 """Actions on top-ups. What is written before money moves, and after it, makes repeats harmless: a payment carries its
-top-up's name as idempotency key, and a top-up is granted once."""
+top-up's name, and a top-up is granted once. No transaction is open while a provider is asked."""
 
-import logging
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
-import stripe
-from django.db import IntegrityError, transaction
-from django.db.models import Sum
+from django.db import transaction
+from django.db.models import Q
 
 from accounts.models import Customer, User
-from billing.authorizations.queries import balances
 from billing.credits import services as credits
 from billing.credits.models import GrantKind
 from billing.errors import Conflict
-from billing.money import ZERO, exact, round_to_unit
-from billing.periods import calendar_period
-from billing.topups import queries
-from billing.topups.models import AutomaticTopUp, PaymentAccount, TopUp, TopUpStatus
-from billing.topups.providers import Declined, Refused, provider
+from billing.money import exact
+from billing.topups import queries, troubles
+from billing.topups.models import AutomaticTopUp, PaymentAccount, PaymentNotice, TopUp, TopUpStatus
+from billing.topups.payments import Card, Outcome, Progress, Refused, Unavailable
+from billing.topups.providers import Manual, provider
 
-logger = logging.getLogger(__name__)
+OPEN: Final = (TopUpStatus.PENDING, TopUpStatus.ACTION_REQUIRED)
+_UNPAID: Final = (*OPEN, TopUpStatus.FAILED)
+LOOK_EVERY: Final = timedelta(minutes=10)  # at a payment page of which no webhook has told
+BEGUN_WITHIN: Final = timedelta(hours=1)
+MOST: Final = 50  # that one run looks at
 
-_UNPAID: Final = (TopUpStatus.PENDING, TopUpStatus.FAILED)
 
-
-@transaction.atomic
-def order(
-    *, customer: Customer, unit: str, amount: Decimal, back: str, at: datetime, created_by: User | None = None
-) -> TopUp:
-    """Let the customer buy so much; `back` is where the payment page leads afterwards. Conflict `not_for_sale`;
-    Unavailable."""
-    top_up = _new(customer, unit, amount, at)
+def order(*, customer: Customer, unit: str, amount: Decimal, at: datetime, created_by: User | None = None) -> TopUp:
+    """Write down that the customer buys so much. Commit it, then `begin`. Conflict `not_for_sale`."""
+    top_up = new(customer, unit, amount, at)
     top_up.created_by = created_by
     top_up.save()
-    try:
-        started = provider(customer).checkout(top_up, queries.payment_account(customer, top_up.provider), back)
-    except Refused as refused:
-        raise Conflict(str(refused), code="not_for_sale") from refused
-    top_up.reference, top_up.url = started.reference, started.url
-    top_up.save(update_fields=["reference", "url"])
     return top_up
 
 
-@exact()
-def _new(customer: Customer, unit: str, amount: Decimal, at: datetime) -> TopUp:
-    price = queries.unit_price(customer, unit)
-    if price is None:
+def new(customer: Customer, unit: str, amount: Decimal, at: datetime) -> TopUp:
+    """A top-up at today's price, not stored yet. Conflict `not_for_sale`."""
+    offer = queries.offer(customer, unit)
+    if offer is None:
         raise Conflict(f"{unit} cannot be bought in {customer.currency}.", code="not_for_sale", field="unit")
-    charge = round_to_unit(amount * price, customer.currency)
-    if charge <= 0:
-        raise Conflict("That is too little to be charged. Buy more.", code="not_for_sale", field="amount")
+    charge = offer.costs(amount, customer.currency)
+    refusal = offer.refusal(amount) or ("" if charge > 0 else "That is too little to be charged. Buy more.")
+    if refusal:
+        raise Conflict(refusal, code="not_for_sale", field="amount")
     return TopUp(
         customer=customer,
         unit=unit,
@@ -63,10 +53,92 @@ def _new(customer: Customer, unit: str, amount: Decimal, at: datetime) -> TopUp:
     )
 
 
+def begin(*, top_up: TopUp, at: datetime) -> TopUp:
+    """Let the customer pay what was ordered, or an automatic top-up that needs them. Repeating it leads to the same
+    payment page. Conflict `not_for_sale` when the provider refuses it; Unavailable."""
+    if top_up.status == TopUpStatus.ACTION_REQUIRED:
+        settle(public_id=top_up.public_id, outcome=_withdrawn(top_up), at=at)
+        top_up.refresh_from_db()
+    if top_up.status == TopUpStatus.FAILED:
+        raise Conflict(top_up.failure, code="not_for_sale")
+    if top_up.status not in OPEN or top_up.url:
+        return top_up
+    account = queries.payment_account(top_up.customer, top_up.provider)
+    try:
+        started = provider(top_up.customer).checkout(top_up, account, queries.page_of(top_up))
+    except Refused as refused:
+        fail(public_id=top_up.public_id, failure=str(refused), at=at)
+        raise Conflict(str(refused), code="not_for_sale") from refused
+    begun = {"reference": started.reference, "url": started.url, "tried_at": at, "status": TopUpStatus.PENDING}
+    TopUp.objects.filter(pk=top_up.pk, status__in=OPEN).update(**begun)
+    top_up.refresh_from_db()
+    return top_up
+
+
+def _withdrawn(top_up: TopUp) -> Outcome:
+    """The saved card is not charged any more; the customer is about to pay by themselves."""
+    outcome = provider(top_up.customer).cancel(top_up)
+    if outcome.progress == Progress.PAID:
+        return outcome
+    TopUp.objects.filter(pk=top_up.pk).update(payment="")
+    return Outcome(Progress.WAITING)
+
+
+def cancel(*, top_up: TopUp, at: datetime) -> TopUp:
+    """The customer does not want it any more. It stays when it has been paid in the meantime. Unavailable."""
+    if top_up.status in OPEN:
+        outcome = provider(top_up.customer).cancel(top_up)
+        if outcome.progress == Progress.FAILED:
+            fail(public_id=top_up.public_id, failure="It was cancelled.", at=at)
+        else:
+            settle(public_id=top_up.public_id, outcome=outcome, at=at)
+        top_up.refresh_from_db()
+    return top_up
+
+
+# --- what has become of it --------------------------------------------------------------------------------------
+
+
+@transaction.atomic
+def settle(*, public_id: str, outcome: Outcome, at: datetime) -> TopUp | None:
+    """Take over what the provider says of the payment."""
+    if outcome.progress == Progress.PAID:
+        return _paid(public_id, outcome, at)
+    if outcome.progress == Progress.NEEDS_CUSTOMER:
+        return _ask_customer(public_id, outcome, at)
+    if outcome.progress == Progress.FAILED:
+        return _failed(public_id, outcome, at)
+    return None
+
+
+def _failed(public_id: str, outcome: Outcome, at: datetime) -> TopUp | None:
+    top_up = fail(public_id=public_id, failure=outcome.failure, at=at)
+    if top_up is not None and top_up.is_automatic and top_up.status == TopUpStatus.FAILED:
+        troubles.tell_of_failure(top_up, at)
+    return top_up
+
+
+def _paid(public_id: str, outcome: Outcome, at: datetime) -> TopUp | None:
+    top_up = succeed(public_id=public_id, at=at)
+    if top_up is None:
+        return None
+    if outcome.payment:
+        top_up.payment, top_up.receipt_url = outcome.payment, outcome.receipt_url or top_up.receipt_url
+        top_up.save(update_fields=["payment", "receipt_url"])
+    if outcome.card:
+        save_card(customer=top_up.customer, provider=top_up.provider, card=outcome.card)
+    return top_up
+
+
+def _locked(public_id: str) -> TopUp | None:
+    found = TopUp.objects.select_for_update(of=["self"]).select_related("customer", "grant")
+    return found.filter(public_id=public_id).first()
+
+
 @transaction.atomic
 def succeed(*, public_id: str, at: datetime) -> TopUp | None:
     """The payment has succeeded: grant it, once. None when there is no such top-up."""
-    top_up = TopUp.objects.select_for_update(of=["self"]).select_related("customer").filter(public_id=public_id).first()
+    top_up = _locked(public_id)
     if top_up is None or top_up.status not in _UNPAID:
         return top_up
     with exact():
@@ -88,18 +160,32 @@ def succeed(*, public_id: str, at: datetime) -> TopUp | None:
 
 @transaction.atomic
 def fail(*, public_id: str, failure: str, at: datetime) -> TopUp | None:
-    """The payment did not come about. One that has succeeded stays: see `reverse`."""
-    top_up = TopUp.objects.select_for_update().filter(public_id=public_id).first()
-    if top_up is not None and top_up.status == TopUpStatus.PENDING:
+    """The payment did not come about; the rule of an automatic one pauses, so that no card is tried again and again.
+    One that has succeeded stays: see `reverse`."""
+    top_up = _locked(public_id)
+    if top_up is not None and top_up.status in OPEN:
         top_up.status, top_up.failure, top_up.ended_at = TopUpStatus.FAILED, failure[:500], at
         top_up.save(update_fields=["status", "failure", "ended_at"])
+        if top_up.is_automatic:
+            rule = AutomaticTopUp.objects.filter(customer=top_up.customer, unit=top_up.unit)
+            rule.update(paused_because=top_up.failure)
+    return top_up
+
+
+def _ask_customer(public_id: str, outcome: Outcome, at: datetime) -> TopUp | None:
+    """The bank wants the customer: nothing is tried again until they come."""
+    top_up = _locked(public_id)
+    if top_up is not None and top_up.status == TopUpStatus.PENDING and top_up.is_automatic:
+        top_up.status, top_up.failure = TopUpStatus.ACTION_REQUIRED, outcome.failure[:500]
+        top_up.save(update_fields=["status", "failure"])
+        troubles.tell_of_confirmation(top_up, at)
     return top_up
 
 
 @transaction.atomic
 def reverse(*, public_id: str, failure: str, at: datetime) -> TopUp | None:
     """The money is gone again, or never came: what is left of the grant is void. An unpaid one has failed."""
-    top_up = TopUp.objects.select_for_update(of=["self"]).select_related("grant").filter(public_id=public_id).first()
+    top_up = _locked(public_id)
     if top_up is None or top_up.status != TopUpStatus.PAID or top_up.grant is None:
         return fail(public_id=public_id, failure=failure, at=at)
     if top_up.grant.voided_at is None:
@@ -116,75 +202,54 @@ def pay_back(*, public_id: str, failure: str, at: datetime) -> TopUp | None:
     return reverse(public_id=public_id, failure=failure, at=at)
 
 
-def save_card(*, top_up: TopUp, reference: str, payment_method: str) -> None:
-    """The customer has paid with a card that may be charged again."""
-    PaymentAccount.objects.update_or_create(
-        customer=top_up.customer,
-        provider=top_up.provider,
-        defaults={"reference": reference, "payment_method": payment_method},
+@transaction.atomic
+def save_card(*, customer: Customer, provider: str, card: Card) -> None:
+    """The customer has left a card that may be charged again; rules that waited for one go on."""
+    known = {"reference": card.reference, "payment_method": card.payment_method, "card": card.label}
+    PaymentAccount.objects.update_or_create(customer=customer, provider=provider, defaults=known)
+    AutomaticTopUp.objects.filter(customer=customer).update(paused_because="")
+
+
+# --- by the clock -----------------------------------------------------------------------------------------------
+
+
+def claim(*, top_up: TopUp, every: timedelta, at: datetime) -> bool:
+    """Whether it is ours to ask about: one worker does, and not more often than that."""
+    free = TopUp.objects.filter(
+        Q(tried_at=None) | Q(tried_at__lte=at - every), pk=top_up.pk, status=TopUpStatus.PENDING
     )
+    return bool(free.update(tried_at=at))
 
 
-# --- automatic --------------------------------------------------------------------------------------------------
+def finish(*, at: datetime) -> int:
+    """End what waits for a customer and of which no webhook has told: a page that was paid or has expired, and an
+    order that was never begun because the process died in between. How many were looked at."""
+    late = Q(tried_at__lte=at - LOOK_EVERY) & ~Q(reference="")
+    never = Q(tried_at=None, is_automatic=False, created_at__lte=at - BEGUN_WITHIN)
+    waiting = TopUp.objects.filter(late | never, status=TopUpStatus.PENDING).exclude(provider=Manual.name)
+    found = list(waiting.select_related("customer").order_by("tried_at")[:MOST])
+    return sum(_finish(top_up, at) for top_up in found)
 
 
-def top_up_automatically(*, at: datetime) -> int:
-    """Order what is due, then charge what is ordered; how many were paid. A lost run loses nothing, and two at once
-    order and charge once."""
-    for rule in AutomaticTopUp.objects.filter(is_active=True, customer__test_clock=None).select_related("customer"):
-        order_if_due(rule=rule, at=at)
-    waiting = TopUp.objects.filter(status=TopUpStatus.PENDING, is_automatic=True).select_related("customer")
-    return sum(_charge(top_up, at) for top_up in waiting)
+def _finish(top_up: TopUp, at: datetime) -> bool:
+    if not top_up.reference:
+        fail(public_id=top_up.public_id, failure="The payment was not begun. Please order it again.", at=at)
+        return True
+    if not claim(top_up=top_up, every=LOOK_EVERY, at=at):
+        return False
+    try:
+        outcome = provider(top_up.customer).look(top_up)
+    except (Unavailable, Refused):
+        return False
+    settle(public_id=top_up.public_id, outcome=outcome, at=at)
+    return True
 
 
 @transaction.atomic
-@exact()
-def order_if_due(*, rule: AutomaticTopUp, at: datetime) -> TopUp | None:
-    """The top-up that the rule asks for now; None for nothing. One at a time: another sees what this one ordered."""
-    AutomaticTopUp.objects.select_for_update().get(pk=rule.pk)
-    missing = _missing(rule, at)
-    if missing <= 0 or queries.payment_account(rule.customer, provider(rule.customer).name) is None:
-        return None
-    try:
-        with transaction.atomic():
-            top_up = _new(rule.customer, rule.unit, missing, at)
-            top_up.is_automatic = True
-            top_up.save()
-    except (IntegrityError, Conflict):
-        return None
-    return top_up
-
-
-def _missing(rule: AutomaticTopUp, at: datetime) -> Decimal:
-    """How much to buy: up to the target and within the month's ceiling; none above the threshold or too soon."""
-    mine = TopUp.objects.filter(customer=rule.customer, unit=rule.unit, is_automatic=True)
-    if mine.filter(created_at__gt=at - timedelta(minutes=rule.cooldown_minutes)).exists():
-        return ZERO
-    available = next((one.available for one in balances(rule.customer, at) if one.unit == rule.unit), ZERO)
-    if available >= rule.threshold:
-        return ZERO
-    month = calendar_period("month", at, rule.customer.timezone)
-    bought = mine.exclude(status=TopUpStatus.FAILED).filter(created_at__gte=month.start)
-    spent: Decimal = bought.aggregate(sum=Sum("amount"))["sum"] or ZERO
-    wanted: Decimal = min(rule.target - available, rule.monthly_ceiling - spent)
-    return wanted
-
-
-def _charge(top_up: TopUp, at: datetime) -> bool:
-    """Charge the saved card. Until it is known what came of it, the top-up waits and is charged again as the same."""
-    account = queries.payment_account(top_up.customer, top_up.provider)
-    if account is None:
-        fail(public_id=top_up.public_id, failure="There is no saved card.", at=at)
-        return False
-    try:
-        if not (payment := provider(top_up.customer).charge(top_up, account)):
-            return False
-    except Declined as declined:
-        fail(public_id=top_up.public_id, failure=str(declined), at=at)
-        return False
-    except stripe.StripeError:
-        logger.exception("Top-up %s could not be charged; it is tried again", top_up.public_id)
-        return False
-    TopUp.objects.filter(pk=top_up.pk).update(reference=payment)
-    succeed(public_id=top_up.public_id, at=at)
-    return True
+def note(*, provider: str, reference: str, kind: str, subject: str, public_id: str) -> bool:
+    """Write down what the provider has told; False when it was heeded before. Call it in the transaction of what
+    follows from it."""
+    top_up = TopUp.objects.filter(public_id=public_id).first() if public_id else None
+    about = {"kind": kind, "subject": subject, "top_up": top_up}
+    _, is_new = PaymentNotice.objects.get_or_create(provider=provider, reference=reference, defaults=about)
+    return is_new

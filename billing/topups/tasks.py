@@ -1,11 +1,12 @@
-"""Automatic top-ups by the clock."""
+"""Top-ups by the clock: automatic ones, and purchases of which nobody has told."""
 
 from celery import shared_task
 
 from billing.clock import now
-from billing.topups import services
+from billing.topups import automatic, services
 
 
 @shared_task
 def top_up() -> None:
-    services.top_up_automatically(at=now())
+    automatic.top_up_automatically(at=now())
+    services.finish(at=now())

@@ -1,0 +1,47 @@
+"""What is said between us and a payment provider."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Progress(StrEnum):
+    WAITING = "waiting"
+    PAID = "paid"
+    FAILED = "failed"
+    NEEDS_CUSTOMER = "needs customer"
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What may be charged without the customer: whose it is there, its name there, and how its owner knows it."""
+
+    reference: str
+    payment_method: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The provider's name of a payment page, and where it is (nowhere: an operator says when it is paid)."""
+
+    reference: str = ""
+    url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What has become of a payment so far; `card` is the one that was saved with it."""
+
+    progress: Progress
+    payment: str = ""
+    receipt_url: str = ""
+    failure: str = ""
+    card: Card | None = None
+
+
+class Unavailable(Exception):  # noqa: N818 -- an answer
+    """The provider cannot be asked now. What was asked may be asked again."""
+
+
+class Refused(Exception):  # noqa: N818 -- an answer
+    """The provider does not do this, and why."""
