@@ -1,14 +1,19 @@
 """What members write on a page. A refusal names the field and says what to write instead."""
 
 import re
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from typing import Self
 
 from django import forms
 from django.core.exceptions import ValidationError
+from django.utils.text import slugify
 
 from accounts.models import Role
 from billing import money
 from billing.budgets.models import Budget
+from billing.topups.models import AutomaticTopUp
+from billing.topups.queries import Offer
 
 
 class AmountField(forms.CharField):
@@ -136,3 +141,72 @@ class KeyForm(forms.Form):
     name = forms.CharField(
         label="What will use it?", max_length=200, widget=forms.TextInput(attrs={"autocomplete": "off"})
     )
+
+
+class TopUpForm(forms.Form):
+    """How much of what to buy."""
+
+    unit = forms.CharField(max_length=32, widget=forms.HiddenInput)
+    amount = AmountField(label="Amount")
+
+    def __init__(self, *args: object, offers: Sequence[Offer], **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        self.offers = {offer.unit: offer for offer in offers}
+        if offer := self.offers.get(self["unit"].value() or ""):
+            self.auto_id = f"{slugify(offer.unit)}_%s"
+            self.fields["amount"].label = f"{'Another' if offer.choices else 'An'} amount, in {offer.unit}"
+            self.fields["amount"].help_text = _bounds(offer)
+
+    @classmethod
+    def of(cls, offer: Offer) -> Self:
+        return cls(offers=[offer], initial={"unit": offer.unit})
+
+    def clean_amount(self) -> Decimal:
+        amount: Decimal = self.cleaned_data["amount"]
+        if amount <= 0:
+            raise ValidationError("Buy more than nothing.")
+        return amount
+
+
+def _bounds(offer: Offer) -> str:
+    least, most = (None if bound is None else money.display(bound, offer.unit) for bound in (offer.least, offer.most))
+    if least and most:
+        return f"From {least} to {most}."
+    if least or most:
+        return f"At least {least}." if least else f"At most {most} at once."
+    return ""
+
+
+class RuleForm(forms.Form):
+    """When to buy by itself, and how much."""
+
+    unit = forms.CharField(max_length=32, widget=forms.HiddenInput)
+    is_active = forms.BooleanField(label="Buy automatically", required=False)
+    threshold = AmountField(label="When less than this is available")
+    target = AmountField(label="Fill up to")
+    monthly_ceiling = AmountField(label="At most in a calendar month")
+    cooldown_minutes = forms.IntegerField(
+        label="Minutes between two top-ups, at least",
+        min_value=0,
+        max_value=44_640,
+        initial=60,
+        widget=forms.TextInput(attrs={"inputmode": "numeric", "autocomplete": "off"}),
+    )
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        unit = str(self["unit"].value() or "")
+        self.auto_id = f"automatic_{slugify(unit)}_%s"
+        self.fields["monthly_ceiling"].help_text = f"In {unit}, like the amounts above."
+
+    def clean_threshold(self) -> Decimal:
+        threshold: Decimal = self.cleaned_data["threshold"]
+        if threshold < 0:
+            raise ValidationError("Choose a level that is not below zero.")
+        return threshold
+
+    @classmethod
+    def of(cls, offer: Offer, rules: Mapping[str, AutomaticTopUp]) -> Self:
+        """With what is set, if anything is."""
+        rule = rules.get(offer.unit)
+        return cls(initial={name: getattr(rule, name) for name in cls.base_fields} if rule else {"unit": offer.unit})

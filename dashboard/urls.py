@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from dashboard.views import budgets, credits, customers, overview, plan, team, theme
+from dashboard.views import budgets, credits, customers, overview, plan, team, theme, top_ups
 
 urlpatterns = [
     path("", customers.home, name="home"),
@@ -12,6 +12,12 @@ urlpatterns = [
     path("c/<str:key>/credits", credits.show, name="credits"),
     path("c/<str:key>/credits/live", credits.live, name="credits-live"),
     path("c/<str:key>/credits.csv", credits.download, name="credits-csv"),
+    path("c/<str:key>/credits/top-ups", top_ups.show, name="top-ups"),
+    path("c/<str:key>/credits/top-ups/card", top_ups.card, name="top-up-card"),
+    path("c/<str:key>/credits/top-ups/automatic", top_ups.rule, name="top-up-rule"),
+    path("c/<str:key>/credits/top-ups/<id:public_id>", top_ups.one, name="top-up"),
+    path("c/<str:key>/credits/top-ups/<id:public_id>/pay", top_ups.pay, name="top-up-pay"),
+    path("c/<str:key>/credits/top-ups/<id:public_id>/cancel", top_ups.cancel, name="top-up-cancel"),
     path("c/<str:key>/credits/<id:public_id>", credits.transaction, name="credits-transaction"),
     path("c/<str:key>/plan", plan.show, name="plan"),
     path("c/<str:key>/plan/live", plan.live, name="plan-live"),

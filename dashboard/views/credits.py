@@ -19,7 +19,7 @@ from billing.money import plain
 from billing.reads import snapshot
 from dashboard import charts, export
 from dashboard.credits import LABELS, CreditCard, credits_page, ledger_rows
-from dashboard.http import Access, MemberRequest, customer_for
+from dashboard.http import OWNERS, Access, MemberRequest, customer_for
 from dashboard.reading import Reading
 from dashboard.views.answers import csv_file, stamped, unmoved
 from dashboard.views.customers import remember
@@ -61,6 +61,7 @@ def _show(request: MemberRequest, access: Access, template: str) -> HttpResponse
         context = {
             **access.context,
             **ledger,
+            "may_buy": access.role in OWNERS,
             "page": page,
             "cards": [_drawn(card, f"burn-figure-{number}") for number, card in enumerate(page.cards, 1)],
             "codes": LABELS.items(),

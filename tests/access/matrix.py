@@ -20,6 +20,7 @@ from tests.access.actors import (
 )
 
 READ, WRITE, EVENTS = Scope.BILLING_READ, Scope.BILLING_WRITE, Scope.EVENTS_WRITE
+TOP_UPS = "c/<str:key>/credits/top-ups"
 TEAM = "c/<str:key>/team"
 CLOCK = "api/v1/test-clocks/<id:clock_id>"
 SUBSCRIPTION = "api/v1/subscriptions/<id:subscription_id>"
@@ -47,6 +48,13 @@ OURS = [
     ("c/<str:key>/credits/live", "GET", MEMBERS, "c/acme/credits/live"),
     ("c/<str:key>/credits.csv", "GET", MEMBERS, "c/acme/credits.csv"),
     ("c/<str:key>/credits/<id:public_id>", "GET", MEMBERS, "c/acme/credits/{transaction}"),
+    (TOP_UPS, "GET", MEMBERS, "c/acme/credits/top-ups"),
+    (TOP_UPS, "POST", OWNERS, "c/acme/credits/top-ups"),
+    (f"{TOP_UPS}/card", "POST", OWNERS, "c/acme/credits/top-ups/card"),
+    (f"{TOP_UPS}/automatic", "POST", OWNERS, "c/acme/credits/top-ups/automatic"),
+    (f"{TOP_UPS}/<id:public_id>", "GET", MEMBERS, "c/acme/credits/top-ups/{top_up}"),
+    (f"{TOP_UPS}/<id:public_id>/pay", "POST", OWNERS, "c/acme/credits/top-ups/{top_up}/pay"),
+    (f"{TOP_UPS}/<id:public_id>/cancel", "POST", OWNERS, "c/acme/credits/top-ups/{top_up}/cancel"),
     ("c/<str:key>/plan", "GET", MEMBERS, "c/acme/plan"),
     ("c/<str:key>/plan/live", "GET", MEMBERS, "c/acme/plan/live"),
     ("c/<str:key>/plan/lines/<path:address>", "GET", MEMBERS, "c/acme/plan/lines/{line}"),

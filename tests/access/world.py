@@ -10,6 +10,7 @@ from billing.budgets import services as budgets
 from billing.credits import services as credits
 from billing.credits.models import GrantKind
 from billing.pricing.spec import PriceSpec
+from billing.topups import services as topups
 from tests.conftest import member
 from tests.factories import (
     LONG_AGO,
@@ -55,4 +56,5 @@ def build(acme: Customer) -> dict[str, str]:
         "subscription": subscription.public_id,
         "line": "pro/1/tokens/0/2020-01-01T00:00Z",
         "event": "seen",
+        "top_up": topups.order(customer=acme, unit="USD", amount=Decimal(5), at=NOW).public_id,
     }
