@@ -22,6 +22,7 @@ from billing.rating.api import urlpatterns as rating
 from billing.topups.api import urlpatterns as topups
 
 rooms: list[URLPattern | URLResolver] = [
+    *authorizations,  # first, because they and events are asked for most
     *customers,
     *metering,
     *meters,
@@ -29,7 +30,6 @@ rooms: list[URLPattern | URLResolver] = [
     *rating,
     *credits,
     *budgets,
-    *authorizations,
     *topups,
     *cycle,
     *previews,

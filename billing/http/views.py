@@ -4,6 +4,7 @@ from functools import partial, wraps
 from typing import Any, ClassVar
 
 from django.db.models import Model, QuerySet
+from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -46,6 +47,15 @@ class ApiView(APIView):
             return self.committed(request, answer_once(request, act, secret_answer=self.secret_answer))
 
         cls.post = once  # type: ignore[attr-defined]
+
+    def perform_content_negotiation(self, request: Request, force: bool = False) -> tuple[BaseRenderer, str]:
+        """As DRF's. Most ask for whatever there is: that is answered without comparing types, which costs a fifth of
+        all that HTTP does for a request."""
+        if request.META.get("HTTP_ACCEPT", "*/*") == "*/*":
+            renderer = self.renderer_classes[0]
+            return renderer(), renderer.media_type
+        found: tuple[BaseRenderer, str] = super().perform_content_negotiation(request, force)
+        return found
 
 
 def own_customer(request: Request) -> Customer | None:

@@ -221,10 +221,10 @@ def _flag(request: Request, name: str) -> bool:
 
 def _body(request: Request) -> bytes:
     """The body, decompressed, read up to its limit and no further."""
-    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    encoding = request.META.get("HTTP_CONTENT_ENCODING", "identity").strip().lower()
     if encoding not in ("identity", "gzip"):
         raise ApiError("unsupported_media_type", "Send the body as it is or with Content-Encoding: gzip.", 415)
-    if "Transfer-Encoding" in request.headers:
+    if "HTTP_TRANSFER_ENCODING" in request.META:
         raise ApiError("length_required", "Send the body with a Content-Length, not in chunks.", 411)
     stream = request.stream
     try:
