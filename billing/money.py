@@ -140,6 +140,14 @@ def _read(value: object) -> Decimal:
     raise ValueError('Send a decimal number as a string, such as "12.5".')
 
 
+def counted(unit: str, amount: Decimal) -> str:
+    """The unit's name behind an amount: 1 credit, 2 credits; of a currency or a symbol it is always the same."""
+    is_plural = (
+        unit.islower() and len(unit) > len("gas") and unit.endswith("s") and not unit.endswith(("ss", "us", "is"))
+    )
+    return unit[:-1] if is_plural and abs(amount) == 1 else unit
+
+
 def display(amount: Decimal, unit: str, *, code: bool = False) -> str:
     """The amount for people: "$1,604.20", "JPY 1,605", "5,310 credits".
 
@@ -154,7 +162,7 @@ def display(amount: Decimal, unit: str, *, code: bool = False) -> str:
     shown = _step(places) if hidden else rounded.copy_abs()
     text = f"{shown:,.{places}f}"
     if not currency:
-        text = f"{text.rstrip('0').rstrip('.') if '.' in text else text} {unit}"
+        text = f"{text.rstrip('0').rstrip('.') if '.' in text else text} {counted(unit, shown)}"
     elif unit in _SYMBOLS and not code:
         text = _SYMBOLS[unit] + text
     else:

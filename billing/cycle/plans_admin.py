@@ -14,7 +14,7 @@ from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 from accounts.models import Customer
 from billing.clock import now
 from billing.cycle.preview import Charged, Preview, percent, preview, preview_everyone
-from billing.money import CONTEXT, display, plain
+from billing.money import CONTEXT, counted, display, plain
 from billing.pricing import queries, services
 from billing.pricing.comparing import condition_in_words
 from billing.pricing.forms import PriceForms
@@ -164,7 +164,7 @@ def _lines(found: Preview) -> list[dict[str, str]]:
         {
             "name": line.price.key if not line.row else f"{line.price.key}, {condition_in_words(line.terms)}",
             "quantity": figure(line.quantity),
-            "amount": f"{figure(line.amount)} {line.unit}",
+            "amount": f"{figure(line.amount)} {counted(line.unit, line.amount)}",
             "explanation": line.rated.explanation,
         }
         for line in found.then.lines

@@ -1,8 +1,10 @@
 """What changed from one wording of a plan to another, in sentences. No database, no clock."""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from decimal import Decimal
 from typing import Final
 
+from billing.money import counted
 from billing.pricing.schemes import Row, Terms, figure
 from billing.pricing.spec import CreditSpec, OverageSpec, PriceSpec, VersionSpec, terms_of
 from billing.pricing.where import format_where
@@ -31,7 +33,7 @@ def _terms(old: VersionSpec, new: VersionSpec, currency: str) -> Iterator[str]:
     said: dict[str, Callable[[VersionSpec], str]] = {
         "Billed": interval_in_words,
         "Base fee": lambda spec: fee_in_words(spec, currency),
-        "Trial": lambda spec: f"{spec.trial_days} days" if spec.trial_days else _NONE,
+        "Trial": trial_in_words,
         "Minimum spend": lambda spec: minimum_in_words(spec, currency),
         "Usage beyond the grants": lambda spec: "invoiced" if spec.postpaid else "refused unless it is prepaid",
     }
@@ -51,11 +53,18 @@ def fee_in_words(spec: VersionSpec, currency: str) -> str:
     return f"{figure(spec.base_fee)} {currency}, in {spec.base_fee_timing}" if spec.base_fee else _NONE
 
 
+def trial_in_words(spec: VersionSpec) -> str:
+    """For instance "14 days"."""
+    return f"{spec.trial_days} {counted('days', Decimal(spec.trial_days))}" if spec.trial_days else _NONE
+
+
 def credit_in_words(credit: CreditSpec) -> str:
     """For instance "1,000 credits each month, up to 200 roll over"."""
     every = "each month" if credit.every == "month" else "each billing period"
     rolling = f", up to {figure(credit.rollover_max)} roll over" if credit.rollover_max else ""
-    return f"{figure(credit.amount)} {credit.unit} {every}{rolling} (priority {credit.priority})"
+    return (
+        f"{figure(credit.amount)} {counted(credit.unit, credit.amount)} {every}{rolling} (priority {credit.priority})"
+    )
 
 
 def rate_in_words(term: OverageSpec, currency: str) -> str:

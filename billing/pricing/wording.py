@@ -5,6 +5,7 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Final
 
+from billing.money import counted
 from billing.pricing.schemes import Row, Tier, figure
 
 
@@ -21,7 +22,7 @@ def row_in_words(row: Row, unit: str) -> str:
 
 
 def _money(amount: Decimal, unit: str) -> str:
-    return f"{figure(amount)} {unit}"
+    return f"{figure(amount)} {counted(unit, amount)}"
 
 
 def _each(amount: Decimal, row: Row, unit: str) -> str:

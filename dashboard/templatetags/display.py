@@ -25,7 +25,14 @@ def amount_text(amount: Decimal, unit: str) -> str:
 @register.filter
 def number(amount: Decimal, unit: str) -> str:
     """As `money`, without the name of a unit that is no currency: for columns whose heading says it."""
-    return money.display(amount, unit).removesuffix(f" {unit}")
+    text = money.display(amount, unit)
+    return text.removesuffix(f" {unit}").removesuffix(f" {money.counted(unit, Decimal(1))}")
+
+
+@register.filter
+def counted(unit: str, amount: Decimal) -> str:
+    """1 credit, 2 credits: the name of a unit that an amount stands before."""
+    return money.counted(unit, amount)
 
 
 @register.filter

@@ -232,7 +232,7 @@ def test_a_receipt_shows_what_was_sent_what_it_costs_and_the_ledger(member, hous
     html = page(member, "/c/acme/event", id="e1")
     said = text(html)
     assert "ticket T-17" in said
-    assert "Costs 1 credits" in said
+    assert "Costs 1 credit " in said
     assert "/c/acme/credits/txn_" in html
     assert member.get("/c/acme/event", {"id": "none"}).status_code == 404
 

@@ -52,7 +52,7 @@ OLD = VersionSpec(
         ),
         (
             {"prices": (INPUT, PriceSpec("calls", "calls", "credits", scheme="volume", tiers=(Tier(None, D(1)),)))},
-            ["calls: newly priced by calls, all of it: 1 credits each"],
+            ["calls: newly priced by calls, all of it: 1 credit each"],
         ),
         ({"prices": (replace(INPUT, match=(MatchSpec({"model": ["large-1", "large-2"]}, D("2.5")),)),)}, []),
     ],
