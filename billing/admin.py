@@ -3,6 +3,7 @@
 from billing.authorizations.admin import AuthorizationAdmin
 from billing.budgets.admin import AlertAdmin, BudgetAdmin
 from billing.credits.admin import CreditGrantAdmin, LedgerSealAdmin, LedgerTransactionAdmin, SettlementAdmin
+from billing.credits.billed_admin import BilledLineAdmin
 from billing.cycle.admin import BooksCheckAdmin
 from billing.cycle.agreements_admin import CouponAdmin, PriceOverrideAdmin, UnitCostAdmin
 from billing.cycle.plans_admin import PlanVersionAdmin
@@ -23,6 +24,7 @@ __all__ = [
     "AlertAdmin",
     "AuthorizationAdmin",
     "AutomaticTopUpAdmin",
+    "BilledLineAdmin",
     "BooksCheckAdmin",
     "BudgetAdmin",
     "CouponAdmin",

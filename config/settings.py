@@ -293,6 +293,7 @@ UNFOLD = {
                 ("Automatic top-ups", "billing_automatictopup", "autorenew"),
                 ("Top-up prices", "billing_topupprice", "price_change"),
                 ("Payment notices", "billing_paymentnotice", "campaign"),
+                ("Billed to nobody", ".billing_billedline_to_nobody", "money_off"),
             ),
             _section(
                 "Budgets",

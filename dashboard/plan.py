@@ -3,7 +3,7 @@
 Amounts are exact Decimals in the unit beside them; instants are in the customer's zone.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -30,7 +30,7 @@ from billing.pricing.schemes import figure
 from billing.pricing.spec import CreditSpec, VersionSpec
 from billing.pricing.wording import row_in_words
 from billing.rating.queries import Line
-from billing.rating.statement import Row
+from billing.rating.statement import Row, Statement
 from dashboard.reading import PlanReading
 from dashboard.templatetags.display import plural
 
@@ -111,6 +111,15 @@ class InvoiceView:
 
 
 @dataclass(frozen=True, slots=True)
+class ClosingView:
+    """What came late of a subscription that has ended: late adjustments that no invoice has."""
+
+    unit: str
+    rows: tuple[InvoiceRow, ...]
+    amount_due: Decimal
+
+
+@dataclass(frozen=True, slots=True)
 class PriceRowView:
     """What one kind of usage costs; `since`: from when on, where that is not as long as the version holds."""
 
@@ -153,6 +162,7 @@ class PlanPage:
     sentences: tuple[str, ...]
     included: tuple[IncludedView, ...]
     invoice: InvoiceView
+    closing: ClosingView | None
     bridge: tuple[Bridge, ...]
     book: tuple[BookView, ...]
     changes: tuple[ChangeView, ...]
@@ -173,6 +183,7 @@ def plan_page(reading: PlanReading) -> PlanPage:
         sentences=tuple(_sentences(reading)),
         included=tuple(_included(reading)),
         invoice=invoice_view(reading.statement),
+        closing=_closing_view(reading.closing),
         bridge=tuple(reading.bridges),
         book=tuple(price_book(reading)),
         changes=tuple(_changes(reading)),
@@ -265,6 +276,13 @@ def invoice_view(found: PeriodStatement) -> InvoiceView:
     )
 
 
+def _closing_view(found: Sequence[Statement[Source]]) -> ClosingView | None:
+    if not found:
+        return None
+    rows = tuple(row for one in found for row in _rows(one.late_rows, one.unit))
+    return ClosingView(found[0].unit, rows, found[0].amount_due)
+
+
 def _rows(rows: Iterable[Row[Source]], unit: str) -> Iterator[InvoiceRow]:
     for row in rows:
         source = row.source
@@ -298,7 +316,7 @@ def _described(source: Source) -> _Described:
             note = f"{figure(source.quantity)} {plural(source.meter.unit, source.quantity)}"
             return "usage", line_name(source), note, source.segment.version, source
         case Overage(line=line, credits=credits):
-            note = f"{figure(credits)} {line.unit}"
+            note = f"{figure(credits)} {money.counted(line.unit, credits)}"
             return "overage", f"{line.unit.capitalize()} beyond the grants: {line_name(line)}", note, _of(line), line
         case Fee(version=version):
             timing = version.get_base_fee_timing_display().lower()
@@ -310,7 +328,13 @@ def _described(source: Source) -> _Described:
         case Late(billed=billed, version=version):
             since, until = (f"{at:%-d %b %Y}" for at in (billed.segment.starts_at, billed.segment.ends_at))
             name = f"Late usage of {billed.price.meter.name}, {since} to {until}"
-            return "late_adjustment", name, f"{figure(billed.quantity)} {billed.price.meter.unit}", version, None
+            return (
+                "late_adjustment",
+                name,
+                f"{figure(billed.quantity)} {plural(billed.price.meter.unit, billed.quantity)}",
+                version,
+                None,
+            )
 
 
 def _of(line: Line) -> PlanVersion:

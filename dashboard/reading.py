@@ -21,7 +21,7 @@ from billing.budgets.forecast import Forecast
 from billing.budgets.models import Alert, Budget
 from billing.credits import queries as credits
 from billing.credits.burning import paid_series
-from billing.credits.statements import PeriodStatement, period_statement
+from billing.credits.statements import PeriodStatement, Source, closing_statement, period_statement
 from billing.cycle.bridge import Bridge, bridges
 from billing.cycle.preview import Preview, preview
 from billing.metering import queries as metering
@@ -31,6 +31,7 @@ from billing.pricing.models import PlanVersion, VersionStatus
 from billing.pricing.queries import PriceTerms, listed, spec_of, terms_by_version
 from billing.pricing.spec import VersionSpec
 from billing.rating.queries import Line, SeriesRow, lines, priced_between
+from billing.rating.statement import Statement
 from billing.subscriptions import queries as subscriptions
 from billing.subscriptions.models import BillingPeriod, PlanSegment
 
@@ -68,8 +69,10 @@ class Reading:
 
     @cached_property
     def earlier(self) -> BillingPeriod | None:
-        """The billing period before."""
-        return subscriptions.period_before(self.period) if self.period else None
+        """The billing period before; the last one of who has no subscription any more."""
+        if self.period is None:
+            return subscriptions.last_period(self.customer, self.at)
+        return subscriptions.period_before(self.period)
 
     @property
     def ended(self) -> bool:
@@ -210,6 +213,11 @@ class PlanReading(Reading):
     @cached_property
     def statement(self) -> PeriodStatement:
         return period_statement(self.the_period, at=self.at)
+
+    @cached_property
+    def closing(self) -> Sequence[Statement[Source]]:
+        """What came late of a subscription that has ended, and nobody is billed for."""
+        return closing_statement(self.the_period.subscription)
 
     @cached_property
     def bridges(self) -> Sequence[Bridge]:

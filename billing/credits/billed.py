@@ -1,7 +1,11 @@
-"""Freezing the lines of closed billing periods, and billing later differences in the period that is open by then."""
+"""Freezing the lines of closed billing periods, and billing later differences in the period that is open by then.
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+Where none is open, nobody is billed: they stand on the closing statement of the subscription that has ended, until
+another one in the currency begins and bills them.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Final
@@ -41,6 +45,9 @@ class Figures:
             overage=CONTEXT.subtract(self.overage, other.overage),
         )
 
+    def plus(self, other: "Figures") -> "Figures":
+        return self.less(NONE.less(other))
+
     def __bool__(self) -> bool:
         return self != NONE
 
@@ -50,8 +57,8 @@ NONE: Final = Figures()
 
 @exact()
 def bill(states: Sequence[Settlement], at: datetime) -> None:
-    """Needs the claims, and settled lines. Freeze the lines of periods that have closed; bill what has changed since
-    then of others, whose usage, corrections or grants these states settle again. One query where there is nothing.
+    """Needs the claims, and settled lines. Freeze the lines of periods that have closed; bill what has changed since then of others, whose usage, corrections or grants these states settle again; and
+    bill what nobody was billed for where that can be now. Two queries where there is nothing.
     """
     late = {state.pk: state.resettle_from for state in states if state.resettle_from is not None}
     wanted = Q(billed_at=None)
@@ -68,25 +75,59 @@ def bill(states: Sequence[Settlement], at: datetime) -> None:
             BillingPeriod.objects.filter(pk=period.pk).update(billed_at=at)
         elif since is not None and period.ends_at > since:
             _record(period, _open_now(period), at)
+    _bill_at_last([state.pk for state in states], at)
+
+
+def _bill_at_last(customer_ids: Collection[int], at: datetime) -> None:
+    """Take what nobody is billed for to the periods that are open in its currency: less for nobody, more for them."""
+    found = unbilled(Q(segment__period__customer__in=customer_ids))
+    opened = {period: _open_now(period) for period in {one.segment.period for one in found}}
+    BilledLine.objects.bulk_create(
+        _row(one, billed_in, figures, at)
+        for one in found
+        if (period := opened[one.segment.period]) is not None
+        for billed_in, figures in [(None, NONE.less(figures_of(one))), (period, figures_of(one))]
+    )
+
+
+def unbilled(whose: Q) -> list[BilledLine]:
+    """What nobody is billed for, line by line: late adjustments that found no open period. They are not stored so."""
+    rows = BilledLine.objects.filter(whose, period=None).select_related(
+        "segment__version__plan",
+        "segment__period__version__plan",
+        "segment__period__subscription__version__plan",
+        "segment__period__customer",
+        "price__meter",
+    )
+    sums: dict[LineId, Figures] = {}
+    firsts: dict[LineId, BilledLine] = {}
+    for one in rows.order_by("segment__starts_at", "pk"):
+        line = LineId(one.segment_id, one.price_id, one.row)
+        firsts.setdefault(line, one)
+        sums[line] = sums.get(line, NONE).plus(figures_of(one))
+    return [_row(first, None, figures, first.recorded_at) for line, first in firsts.items() if (figures := sums[line])]
+
+
+def figures_of(billed: BilledLine) -> Figures:
+    return Figures(**{name: getattr(billed, name) for name in _SUMS})
+
+
+def _row(of: Line | BilledLine, billed_in: BillingPeriod | None, figures: Figures, at: datetime) -> BilledLine:
+    return BilledLine(
+        period=billed_in,
+        segment=of.segment,
+        price=of.price,
+        row=of.row,
+        unit=of.unit,
+        recorded_at=at,
+        **asdict(figures),
+    )
 
 
 def _record(period: BillingPeriod, billed_in: BillingPeriod | None, at: datetime) -> None:
     before = of_segments([period])
     BilledLine.objects.bulk_create(
-        BilledLine(
-            period=billed_in,
-            segment=line.segment,
-            price=line.price,
-            row=line.row,
-            unit=line.unit,
-            recorded_at=at,
-            quantity=difference.quantity,
-            events=difference.events,
-            amount=difference.amount,
-            covered=difference.covered,
-            beyond=difference.beyond,
-            overage=difference.overage,
-        )
+        _row(line, billed_in, difference, at)
         for line, figures in figures_now(period)
         if (difference := figures.less(before.get(line_id(line), NONE)))
     )

@@ -295,7 +295,8 @@ class BilledLine(models.Model):
 
     When a period has closed, its lines are billed in it and are frozen. What usage, corrections or grants that come
     later change of them is a late adjustment: another row of the same line, billed in the period that is open by then
-    (`period` is null where none is: nobody is billed). A line's rows add up to the line as it is now.
+    (`period` is null where none is: nobody is billed, until one is opened and takes it over by a row that takes it from
+    nobody and one of its own). A line's rows add up to the line as it is now.
     """
 
     period = models.ForeignKey(BillingPeriod, on_delete=models.PROTECT, null=True, related_name="billed_lines")
@@ -317,6 +318,7 @@ class BilledLine(models.Model):
             finite(name, f"billed_line_{name}_is_finite")
             for name in ("quantity", "amount", "covered", "beyond", "overage")
         ]
+        indexes = [models.Index(fields=["segment"], condition=Q(period=None), name="billed_line_to_nobody")]
 
     def __str__(self) -> str:
         return f"{self.amount} {self.unit}"

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from billing.credits.billed import NONE, adjustments, as_billed, of_segments
+from django.db.models import Q
+
+from billing.credits.billed import NONE, adjustments, as_billed, of_segments, unbilled
 from billing.credits.models import BilledLine
 from billing.credits.paid import Applied, Paid, line_id
 from billing.money import CONTEXT, ZERO, quantise
@@ -18,7 +20,7 @@ from billing.pricing.schemes import figure
 from billing.rating.queries import Line, lines_of, priced_in
 from billing.rating.statement import Charge, Minimum, Row, Statement, statement
 from billing.subscriptions.coupons import offers
-from billing.subscriptions.models import BillingPeriod, PlanSegment
+from billing.subscriptions.models import BillingPeriod, PlanSegment, Subscription, SubscriptionStatus
 from billing.subscriptions.queries import periods, segments_of
 
 type Source = Line | Overage | Fee | RowMinimum | SpendMinimum | Late
@@ -152,6 +154,24 @@ def period_statement(period: BillingPeriod, *, at: datetime) -> PeriodStatement:
         units=[_statement(unit, covered, rated, paid, late) for unit in units],
         applied=paid.applied(),
     )
+
+
+def closing_statement(subscription: Subscription) -> list[Statement[Source]]:
+    """Of a subscription that has ended: what came after the last period of it, or of an add-on, was billed, as long as
+    no other one in the currency has taken it over. One statement per unit, that of the currency first."""
+    if subscription.status != SubscriptionStatus.ENDED:
+        return []
+    whose = Q(segment__period__subscription=subscription) | Q(segment__period__subscription__beside=subscription)
+    return closing_statements(unbilled(whose))
+
+
+def closing_statements(rows: Sequence[BilledLine]) -> list[Statement[Source]]:
+    """Of what nobody is billed for, in one currency; none where there is nothing."""
+    if not rows:
+        return []
+    currency = rows[0].segment.version.plan.currency
+    units = [currency, *sorted({row.unit for row in rows} - {currency})]
+    return [statement(unit, usage=(), late=late_charges(rows, unit, currency)) for unit in units]
 
 
 def _covered(period: BillingPeriod) -> list[BillingPeriod]:

@@ -1,5 +1,6 @@
 """What a billing period comes to, over HTTP: the statement of the open one, and the bridge of any."""
 
+from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Any
 
@@ -20,6 +21,7 @@ from billing.credits.statements import (
     PeriodStatement,
     RowMinimum,
     Source,
+    closing_statement,
     explanation,
     period_statement,
 )
@@ -150,6 +152,13 @@ class PeriodAnswer(serializers.Serializer[Any]):
     settled_through = InstantField(allow_null=True)
 
 
+class ClosingAnswer(serializers.Serializer[Any]):
+    lines = LineAnswer(many=True)
+    rounding = ExactDecimalField()
+    amount_due = ExactDecimalField()
+    totals = TotalsAnswer(many=True, help_text="One per unit.")
+
+
 class UpcomingAnswer(PeriodAnswer):
     unit = serializers.CharField(help_text="The plan's currency; lines and credits may have units of their own.")
     lines = LineAnswer(many=True)
@@ -161,6 +170,11 @@ class UpcomingAnswer(PeriodAnswer):
     rounding = ExactDecimalField(help_text="What whole minor units add to or take from exact amounts.")
     amount_due = ExactDecimalField()
     totals = TotalsAnswer(many=True, help_text="One per unit; amounts add up to `amount_due`.")
+    closing = ClosingAnswer(
+        allow_null=True,
+        help_text="Of a subscription that has ended: late adjustments since its last period was closed, which are not "
+        "in the amounts above. Another subscription in the currency takes them over.",
+    )
 
 
 class BridgeAnswer(PeriodAnswer):
@@ -184,7 +198,8 @@ class UpcomingInvoiceView(ApiView):
             stamps = _stamps(customer)
             period = _open_period(customer, asked.get("subscription"), at)
             found = period_statement(period, at=at)
-        return Response({**shown_period(period), **stamps, **shown_statement(found)})
+            closing = closing_statement(period.subscription)
+        return Response({**shown_period(period), **stamps, **shown_statement(found), "closing": shown_closing(closing)})
 
 
 class BridgeView(ApiView):
@@ -288,6 +303,17 @@ def shown_statement(found: PeriodStatement) -> dict[str, Any]:
         "rounding": plain(main.rounding),
         "amount_due": plain(main.amount_due),
         "totals": [{"unit": one.unit, **_shown_totals(one)} for one in found.units],
+    }
+
+
+def shown_closing(found: Sequence[Statement[Source]]) -> dict[str, Any] | None:
+    if not found:
+        return None
+    return {
+        "lines": [_shown_late(row) for one in found for row in one.late_rows],
+        "rounding": plain(found[0].rounding),
+        "amount_due": plain(found[0].amount_due),
+        "totals": [{"unit": one.unit, **_shown_totals(one)} for one in found],
     }
 
 

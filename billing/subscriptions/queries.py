@@ -174,6 +174,11 @@ def period_before(period: BillingPeriod) -> BillingPeriod | None:
     return earlier.order_by("-starts_at").first()
 
 
+def last_period(customer: Customer, at: datetime) -> BillingPeriod | None:
+    """The billing period that ended last, of any subscription."""
+    return periods(customer, ends_at=at).filter(ends_at__lte=at).order_by("-ends_at", "-starts_at").first()
+
+
 def default_range(customer: Customer, at: datetime, subscription: Subscription | None = None) -> Interval:
     """What a question without a range is about: the billing period, else the calendar month of the customer."""
     period = current_period(customer, at, subscription)

@@ -1,15 +1,19 @@
 """`manage.py verify_ledger`: do events, counters, lines, cells, ledger and seals agree? Exit code 1 and one line each
-where they do not."""
+where they do not. Late differences that nobody is billed for are told too; they are no fault of the books."""
 
 from argparse import ArgumentParser
 from datetime import timedelta
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db.models import Q
 
 from accounts.models import Customer
 from billing.clock import now
+from billing.credits.billed import unbilled
+from billing.credits.models import BilledLine
 from billing.cycle.verify import books
+from billing.money import plain
 
 
 class Command(BaseCommand):
@@ -32,6 +36,14 @@ class Command(BaseCommand):
             for difference in books(customer, since=now() - timedelta(days=options["days"])):
                 self.stdout.write(difference)
                 number += 1
+            for line in unbilled(Q(segment__period__customer=customer)):
+                self.stdout.write(_unbilled_in_words(customer, line))
         if number:
             raise CommandError(f"{number} differences.")
         self.stdout.write("Events, counters, cells, ledger and seals agree.")
+
+
+def _unbilled_in_words(customer: Customer, line: BilledLine) -> str:
+    since, until = line.segment.starts_at, line.segment.ends_at
+    used = f"{plain(line.amount)} {line.unit} of {line.price.key} from {since:%Y-%m-%d} to {until:%Y-%m-%d}"
+    return f"nobody is billed for what came after the end of {customer.key}: {used}"

@@ -4,17 +4,19 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+from django.core.management import call_command
 from django.db import DatabaseError, transaction
+from django.urls import reverse
 
 from billing.credits import services as credits
 from billing.credits.models import BilledLine, GrantKind
-from billing.credits.statements import Late, Overage, explanation, period_statement
+from billing.credits.statements import Late, Overage, closing_statement, explanation, period_statement
 from billing.cycle import services as cycle
 from billing.cycle.bridge import bridges
 from billing.cycle.verify import differences
 from billing.metering.correcting import amend_event, void_event
 from billing.pricing.spec import CreditSpec, OverageSpec, PriceSpec
-from tests.factories import event, ingest, make_meter, make_plan, make_version
+from tests.factories import bearer, event, ingest, make_api_key, make_meter, make_plan, make_version
 
 D = Decimal
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -152,15 +154,102 @@ def test_what_is_counted_again_without_a_difference_adds_nothing(subscription, g
     assert BilledLine.objects.count() == rows
 
 
-def test_differences_after_the_end_of_the_subscription_are_billed_to_nobody(subscription, globex):
+@pytest.fixture
+def unbilled_late(subscription, globex):
+    """Seven images and five searches of March that came when the subscription had ended."""
     cycle.cancel(subscription=subscription, when="now", at=APRIL + 3 * DAY)
+    send(globex, "late", START + 20 * DAY, at=LATE, images=7, searches=5)
+    subscription.refresh_from_db()
+    return subscription
 
-    send(globex, "late", START + 20 * DAY, at=LATE, images=7)
 
-    [line] = BilledLine.objects.filter(quantity=7)
-    assert line.period is None
-    assert march(subscription).main.usage == D("3.33")
-    check(subscription)
+def closing(subscription):
+    return [
+        (one.unit, [(row.amount, row.credits) for row in one.late_rows], one.amount_due)
+        for one in closing_statement(subscription)
+    ]
+
+
+def test_differences_after_the_end_of_the_subscription_stand_on_its_closing_statement(unbilled_late):
+    assert {line.period for line in BilledLine.objects.filter(recorded_at=LATE)} == {None}
+    assert march(unbilled_late).main.usage == D("3.33")
+    # Two of the searches are covered by March's credits, three are beyond them, at 0.05 each.
+    assert closing(unbilled_late) == [
+        ("USD", [(D("2.331"), 0), (D("0.15"), 0)], D("2.48")),
+        ("credits", [(5, 2)], 3),
+    ]
+    check(unbilled_late)
+
+
+def test_what_is_taken_back_leaves_the_closing_statement(unbilled_late, globex):
+    void_event(source="default", event_id="late-i", at=LATE + DAY)
+    for number in range(5):
+        void_event(source="default", event_id=f"late-{number}", at=LATE + DAY)
+    cycle.advance(customer_id=globex.pk, at=LATE + DAY)
+
+    assert closing(unbilled_late) == []
+    check(unbilled_late)
+
+
+def test_the_next_subscription_in_the_currency_bills_it_once(unbilled_late, globex, version):
+    again = cycle.subscribe(customer=globex, version=version, starts_at=LATE + DAY, at=LATE + DAY)
+    cycle.advance(customer_id=globex.pk, at=LATE + 2 * DAY)
+    send(globex, "more", LATE + 2 * DAY, images=1)
+
+    found = period_statement(again.periods.get(), at=LATE + 2 * DAY)
+    assert sorted(late_rows(found)) == [
+        ("images", False, D("2.331"), 0),
+        ("searches", False, 5, 2),
+        ("searches", True, D("0.15"), 0),
+    ]
+    assert closing(unbilled_late) == []
+    check(unbilled_late)
+    check(again)
+
+
+def test_a_subscription_in_another_currency_does_not(unbilled_late, globex):
+    make_meter("pages", event_type="page")
+    euros = make_version(make_plan("euros", currency="EUR"), prices=(PriceSpec("pages", "pages", "EUR", D(1)),))
+
+    cycle.subscribe(customer=globex, version=euros, starts_at=LATE + DAY, at=LATE + DAY)
+
+    assert [unit for unit, *_ in closing(unbilled_late)] == ["USD", "credits"]
+
+
+def test_operators_see_what_nobody_is_billed_for(client, olivia, unbilled_late):
+    client.force_login(olivia)
+    page = client.get(reverse("admin:billing_billedline_to_nobody")).content.decode()
+    assert "Globex: $2.48" in page
+    assert "7 images" in page
+    assert client.get(reverse("admin:billing_billedline_changelist")).status_code == 200
+
+
+def test_the_check_of_the_books_tells_what_nobody_is_billed_for(unbilled_late, capsys):
+    call_command("verify_ledger", customer="globex")
+    said = capsys.readouterr().out
+    assert "nobody is billed for what came after the end of globex: 2.331 USD of images from 2026-03-01" in said
+    assert "agree" in said
+
+
+def test_the_statement_of_an_ended_subscription_tells_what_came_late(client, unbilled_late):
+    query = {"subscription": unbilled_late.public_id}
+    found = client.get("/api/v1/customers/globex/upcoming-invoice", query, **bearer(make_api_key()[1])).json()
+    assert (found["amount_due"], found["closing"]["amount_due"]) == ("1", "2.48")
+    assert [(line["price"], line["amount"]) for line in found["closing"]["lines"]] == [
+        ("images", "2.331"),
+        ("searches", "0.15"),
+        ("searches", "5"),
+    ]
+
+
+def test_the_customer_sees_it_on_the_page_of_the_last_period(client, charlie, unbilled_late):
+    client.force_login(charlie)
+    present = client.get("/c/globex/plan").content.decode()
+    assert "Your subscription has ended" in present
+    last = client.get("/c/globex/plan?period=2026-04-01").content.decode()
+    assert "?period=2026-04-01" in present
+    assert "Closing statement" in last
+    assert "$2.48" in last
 
 
 def test_what_is_beyond_the_grants_stays_as_it_was_billed(globex, version):
