@@ -49,7 +49,7 @@ from billing.pricing.models import (
     PriceOverride,
     UnitCost,
 )
-from billing.subscriptions.models import BillingPeriod, CouponRedemption, PlanSegment, Subscription
+from billing.subscriptions.models import BillingPeriod, CouponRedemption, CouponUse, PlanSegment, Subscription
 from billing.topups.models import AutomaticTopUp, PaymentAccount, PaymentNotice, TopUp, TopUpPrice
 
 __all__ = [
@@ -64,6 +64,7 @@ __all__ = [
     "Budget",
     "Coupon",
     "CouponRedemption",
+    "CouponUse",
     "CreditGrant",
     "CreditTerm",
     "DimensionSet",

@@ -56,8 +56,9 @@ NONE: Final = Figures()
 
 
 @exact()
-def bill(states: Sequence[Settlement], at: datetime) -> None:
-    """Needs the claims, and settled lines. Freeze the lines of periods that have closed; bill what has changed since then of others, whose usage, corrections or grants these states settle again; and
+def bill(states: Sequence[Settlement], at: datetime) -> list[BillingPeriod]:
+    """Needs the claims, and settled lines. Freeze the lines of periods that have closed, which it answers in time
+    order; bill what has changed since then of others, whose usage, corrections or grants these states settle again; and
     bill what nobody was billed for where that can be now. Two queries where there is nothing.
     """
     late = {state.pk: state.resettle_from for state in states if state.resettle_from is not None}
@@ -68,14 +69,17 @@ def bill(states: Sequence[Settlement], at: datetime) -> None:
         wanted, customer__in=[state.pk for state in states], status=PeriodStatus.CLOSED
     )
     closed = closed.select_related("customer", "subscription", "version__plan").prefetch_related(SEGMENTS)
+    frozen = []
     for period in closed.order_by("starts_at", "pk"):
         since = late.get(period.customer_id)
         if period.billed_at is None:
             _record(period, period, at)
             BillingPeriod.objects.filter(pk=period.pk).update(billed_at=at)
+            frozen.append(period)
         elif since is not None and period.ends_at > since:
             _record(period, _open_now(period), at)
     _bill_at_last([state.pk for state in states], at)
+    return frozen
 
 
 def _bill_at_last(customer_ids: Collection[int], at: datetime) -> None:

@@ -29,6 +29,7 @@ from billing.credits.models import (
     Settlement,
     TransactionCode,
 )
+from billing.credits.statements import keep_discounts
 from billing.errors import Conflict
 from billing.metering import services as metering
 from billing.metering.models import Meter
@@ -283,7 +284,7 @@ def _settle(states: Sequence[Settlement], at: datetime) -> set[int]:
             moved = settlement.settle(states, at)
             if moved:
                 _check_balance_now()
-            bill(states, at)
+            keep_discounts(bill(states, at), at)
     except OperationalError:
         raise  # a busy database says nothing about the books: all of it is done again
     except Exception as error:

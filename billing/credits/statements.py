@@ -14,12 +14,13 @@ from billing.credits.billed import NONE, adjustments, as_billed, of_segments, un
 from billing.credits.models import BilledLine
 from billing.credits.paid import Applied, Paid, line_id
 from billing.money import CONTEXT, ZERO, quantise
-from billing.pricing.models import FeeTiming, PlanVersion
+from billing.pricing.coupons import Offer
+from billing.pricing.models import CouponDuration, FeeTiming, PlanVersion
 from billing.pricing.queries import overage_rates
 from billing.pricing.schemes import figure
 from billing.rating.queries import Line, lines_of, priced_in
 from billing.rating.statement import Charge, Minimum, Row, Statement, statement
-from billing.subscriptions.coupons import offers
+from billing.subscriptions.coupons import held, offers, record_uses, used_before
 from billing.subscriptions.models import BillingPeriod, PlanSegment, Subscription, SubscriptionStatus
 from billing.subscriptions.queries import periods, segments_of
 
@@ -140,7 +141,33 @@ def explanation(row: Row[Source]) -> str:
 
 
 def period_statement(period: BillingPeriod, *, at: datetime) -> PeriodStatement:
-    """The statement of the period as it is counted and settled. A fixed number of queries, also with add-ons."""
+    """The statement of the period as it is counted and settled. A fixed number of queries, also with add-ons; where
+    a coupon lasts for a number of periods, as many again for each earlier period that is not frozen yet."""
+    return _period_statement(period, _offers(period, at), at)
+
+
+def _offers(period: BillingPeriod, at: datetime) -> list[Offer]:
+    """What coupons give to the period, by how many earlier ones each has discounted."""
+    redemptions = held(period)
+    if all(one.coupon.duration == CouponDuration.FOREVER for one in redemptions):
+        return offers(redemptions, {})
+    used = used_before(period)
+    first = min(one.starts_at for one in redemptions)
+    earlier = periods(period.customer, starts_at=first, ends_at=period.starts_at)
+    for one in earlier.filter(subscription=period.subscription_id, billed_at=None, starts_at__lt=period.starts_at):
+        discounted = _period_statement(one, offers(held(one), used), at).main.discount_rows
+        used.update(discount.offer.key for discount in discounted)
+    return offers(redemptions, used)
+
+
+def keep_discounts(frozen: Iterable[BillingPeriod], at: datetime) -> None:
+    """Of periods that have just been frozen, in time order: what coupons took off them."""
+    for period in frozen:
+        if period.subscription.coupons.exists():
+            record_uses(period, period_statement(period, at=at).main.discount_rows)
+
+
+def _period_statement(period: BillingPeriod, given: Sequence[Offer], at: datetime) -> PeriodStatement:
     covered = _covered(period)
     paid = Paid(covered)
     rated = _as_billed(_lines(covered), covered, paid)
@@ -151,7 +178,7 @@ def period_statement(period: BillingPeriod, *, at: datetime) -> PeriodStatement:
         period=period,
         covered=covered,
         runs=at < period.ends_at,
-        units=[_statement(unit, covered, rated, paid, late) for unit in units],
+        units=[_statement(unit, covered, rated, paid, late, given=given) for unit in units],
         applied=paid.applied(),
     )
 
@@ -218,6 +245,8 @@ def _statement(
     rated: Sequence[Line],
     paid: Paid,
     adjusted: Sequence[BilledLine],
+    *,
+    given: Sequence[Offer],
 ) -> Statement[Source]:
     currency = covered[0].version.plan.currency
     late = late_charges(adjusted, unit, currency)
@@ -235,7 +264,7 @@ def _statement(
         fees=_fees(parts),
         late=late,
         minimums=[*_row_minimums(rated, rates, unit), *_spend_minimums(parts)],
-        offers=offers(covered[0]),
+        offers=given,
     )
 
 

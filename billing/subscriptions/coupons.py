@@ -1,5 +1,7 @@
 """Coupons on subscriptions: redeem one, take it off, and which of them discount a billing period."""
 
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from django.db import transaction
@@ -8,9 +10,9 @@ from django.db.models import Q
 from billing.errors import Conflict
 from billing.metering.services import claim, publish
 from billing.periods import quarter_floor
-from billing.pricing.coupons import Offer
+from billing.pricing.coupons import Discount, Offer
 from billing.pricing.models import Coupon, CouponDuration
-from billing.subscriptions.models import BillingPeriod, CouponRedemption, PeriodStatus, Subscription
+from billing.subscriptions.models import BillingPeriod, CouponRedemption, CouponUse, PeriodStatus, Subscription
 
 
 @transaction.atomic
@@ -66,22 +68,37 @@ def _check(subscription: Subscription, coupon: Coupon, at: datetime) -> None:
         raise Conflict(detail, code="coupon_redeemed", field="coupon")
 
 
-def offers(period: BillingPeriod) -> list[Offer]:
-    """What coupons discount the period, in the order they were redeemed. One query, and one per coupon with a number
-    of periods."""
+def held(period: BillingPeriod) -> list[CouponRedemption]:
+    """Those that discount the period unless they are used up, in the order they were redeemed. One query."""
     of_subscription = CouponRedemption.objects.filter(subscription=period.subscription_id)
     begun = of_subscription.filter(Q(ends_at=None) | Q(ends_at__gt=period.starts_at), starts_at__lte=period.starts_at)
+    return list(begun.select_related("coupon").order_by("created_at", "id"))
+
+
+def offers(redemptions: Iterable[CouponRedemption], used: Mapping[str, int]) -> list[Offer]:
+    """What they give where `used` says how many billing periods each coupon, by key, has discounted already."""
+    coupons = [one.coupon for one in redemptions]
     return [
         Offer(coupon.key, coupon.name, coupon.percent, coupon.amount)
-        for redemption in begun.select_related("coupon").order_by("created_at", "id")
-        if _lasts(redemption, coupon := redemption.coupon, period)
+        for coupon in coupons
+        if coupon.duration == CouponDuration.FOREVER or used.get(coupon.key, 0) < (coupon.periods or 1)
     ]
 
 
-def _lasts(redemption: CouponRedemption, coupon: Coupon, period: BillingPeriod) -> bool:
-    if coupon.duration == CouponDuration.FOREVER:
-        return True
-    earlier = BillingPeriod.objects.filter(
-        subscription=period.subscription_id, starts_at__gte=redemption.starts_at, starts_at__lt=period.starts_at
+def used_before(period: BillingPeriod) -> Counter[str]:
+    """By key of the coupon: how many earlier billing periods of the subscription it discounted, of those that are
+    frozen. One query."""
+    uses = CouponUse.objects.filter(
+        redemption__subscription=period.subscription_id, period__starts_at__lt=period.starts_at
     )
-    return earlier.count() < (coupon.periods or 1)
+    return Counter(uses.values_list("redemption__coupon__key", flat=True))
+
+
+def record_uses(period: BillingPeriod, found: Iterable[Discount[int]]) -> None:
+    """Keep what coupons took off a billing period that is frozen."""
+    amounts = {one.offer.key: one.amount for one in found}
+    CouponUse.objects.bulk_create(
+        CouponUse(redemption=one, period=period, amount=amounts[one.coupon.key])
+        for one in held(period)
+        if one.coupon.key in amounts
+    )

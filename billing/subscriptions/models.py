@@ -8,7 +8,8 @@ from django.db.models.functions import Now
 
 from accounts.ids import new_id
 from accounts.models import Customer
-from billing.fields import ordered
+from billing.fields import amount_field, ordered, positive
+from billing.money import plain
 from billing.periods import Interval
 from billing.pricing.models import Coupon, PlanVersion
 from billing.subscriptions.proration import Share
@@ -157,6 +158,28 @@ class BillingPeriod(models.Model):
 
     def __str__(self) -> str:
         return f"{self.subscription}: {self.starts_at:%Y-%m-%d} to {self.ends_at:%Y-%m-%d}"
+
+
+class CouponUse(models.Model):
+    """What a coupon took off a billing period, kept when the period is frozen. Append-only.
+
+    Of a coupon for a number of billing periods these are what counts: a trial, or a period in which there was nothing
+    to discount, uses nothing up.
+    """
+
+    redemption = models.ForeignKey(CouponRedemption, on_delete=models.PROTECT, related_name="uses")
+    period = models.ForeignKey(BillingPeriod, on_delete=models.PROTECT, related_name="+")
+    amount = amount_field(help_text="In the plan's currency.")
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            models.UniqueConstraint(fields=["redemption", "period"], name="coupon_use_once_per_period"),
+            positive("amount", "coupon_use_amount_positive"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.redemption.coupon.key}: {plain(self.amount)}"
 
 
 class PlanSegment(models.Model):

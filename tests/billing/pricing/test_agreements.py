@@ -6,6 +6,8 @@ from decimal import Decimal
 import pytest
 from django.core.exceptions import ValidationError
 
+from billing.credits.statements import period_statement
+from billing.cycle import services as cycle
 from billing.errors import Conflict
 from billing.models import NamedValue
 from billing.periods import Interval
@@ -14,8 +16,7 @@ from billing.pricing.schemes import Tier
 from billing.pricing.services import create_version
 from billing.pricing.spec import MatchSpec, PriceSpec, VersionSpec
 from billing.subscriptions import coupons
-from billing.subscriptions.services import roll
-from tests.factories import make_meter, make_plan, make_subscription, make_version
+from tests.factories import event, ingest, make_meter, make_plan, make_subscription, make_version
 
 D = Decimal
 AT = datetime(2026, 11, 24, 10, 7, tzinfo=UTC)
@@ -147,24 +148,63 @@ def subscription(acme, price):
     return make_subscription(acme, price.version, AT)
 
 
+def discounted(subscription, at):
+    """What coupons take off each billing period."""
+    return [period_statement(one, at=at).main.discounts for one in subscription.periods.order_by("starts_at")]
+
+
+@pytest.fixture
+def paid(acme, meter):
+    """10 USD for each billing period, in advance."""
+    version = make_version(make_plan("paid"), base_fee=D(10))
+    return make_subscription(acme, version, AT)
+
+
 @pytest.mark.parametrize(
     ("change", "periods"),
     [({}, 1), ({"duration": "periods", "periods": 2}, 2), ({"duration": "forever"}, 3)],
 )
-def test_a_coupon_discounts_as_many_periods_as_it_says(subscription, change, periods):
-    coupons.redeem(subscription=subscription, coupon=coupon(**change), at=AT)
-    roll(customer_id=subscription.customer_id, at=AT + 70 * DAY)
+@pytest.mark.parametrize("days", [[70], [10, 32, 33, 50, 63, 64, 70]])
+def test_a_coupon_discounts_as_many_periods_as_it_says(paid, change, periods, days):
+    """Whether the periods are frozen one by one or wait all at once."""
+    coupons.redeem(subscription=paid, coupon=coupon(**change), at=AT)
+    for day in days:
+        cycle.advance(customer_id=paid.customer_id, at=AT + day * DAY)
 
-    found = [len(coupons.offers(period)) for period in subscription.periods.order_by("starts_at")]
-    assert found == [1] * periods + [0] * (3 - periods)
+    assert discounted(paid, AT + 70 * DAY) == [2] * periods + [0] * (3 - periods)
 
 
-def test_taken_off_it_discounts_the_running_period_and_none_after_it(subscription):
-    redemption = coupons.redeem(subscription=subscription, coupon=coupon(duration="forever"), at=AT)
+@pytest.mark.parametrize("days", [[70], [10, 15, 16, 32, 45, 46, 47, 70]])
+def test_a_trial_uses_no_coupon_up(acme, meter, days):
+    version = make_version(make_plan("tried"), base_fee=D(10), trial_days=14)
+    subscription = make_subscription(acme, version, AT)
+    coupons.redeem(subscription=subscription, coupon=coupon(), at=AT)
+    for day in days:
+        cycle.advance(customer_id=subscription.customer_id, at=AT + day * DAY)
+
+    assert discounted(subscription, AT + 70 * DAY) == [0, 2, 0]
+
+
+@pytest.mark.parametrize("days", [[], [31, 32, 33, 40]])
+def test_a_period_in_which_nothing_is_paid_uses_no_coupon_up(subscription, days):
+    """Nothing is used in the first month; in the second 50 USD are."""
+    coupons.redeem(subscription=subscription, coupon=coupon(), at=AT)
+    for day in days:
+        cycle.advance(customer_id=subscription.customer_id, at=AT + day * DAY)
+    for day in (42, 72):
+        at = AT + day * DAY
+        ingest(event(f"e{day}", subscription.customer.key, timestamp=at.isoformat(), tokens=50), at=at)
+        cycle.advance(customer_id=subscription.customer_id, at=at)
+
+    assert discounted(subscription, AT + 72 * DAY) == [0, 10, 0]
+
+
+def test_taken_off_it_discounts_the_running_period_and_none_after_it(paid):
+    redemption = coupons.redeem(subscription=paid, coupon=coupon(duration="forever"), at=AT)
     coupons.take_off(redemption=redemption, at=AT + DAY)
-    roll(customer_id=subscription.customer_id, at=AT + 40 * DAY)
+    cycle.advance(customer_id=paid.customer_id, at=AT + 40 * DAY)
 
-    assert [len(coupons.offers(period)) for period in subscription.periods.order_by("starts_at")] == [1, 0]
+    assert discounted(paid, AT + 40 * DAY) == [2, 0]
     with pytest.raises(Conflict, match="already"):
         coupons.take_off(redemption=redemption, at=AT + DAY)
 
