@@ -76,7 +76,9 @@ class PlanVersion(models.Model):
     interval_count = models.PositiveSmallIntegerField(default=1)
     base_fee = amount_field(default=0)
     base_fee_timing = models.CharField(max_length=8, choices=FeeTiming, default=FeeTiming.ADVANCE)
-    trial_days = models.PositiveSmallIntegerField(default=0, help_text="Days before the first base fee is due.")
+    trial_days = models.PositiveSmallIntegerField(
+        default=0, help_text="Days in which nothing is charged, before the first paid billing period."
+    )
     minimum_spend = amount_field(
         null=True, blank=True, help_text="The least that a billing period costs, in the plan's currency."
     )

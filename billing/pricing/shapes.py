@@ -190,7 +190,9 @@ class VersionBody(StrictSerializer):
     interval_count = serializers.IntegerField(default=1)
     base_fee = ExactDecimalField(default=ZERO)
     base_fee_timing = serializers.ChoiceField(FeeTiming.choices, default="advance")
-    trial_days = serializers.IntegerField(default=0, help_text="Days before the first base fee is due.")
+    trial_days = serializers.IntegerField(
+        default=0, help_text="Days in which nothing is charged, before the first paid billing period."
+    )
     minimum_spend = ExactDecimalField(
         default=None, allow_null=True, help_text="The least a billing period costs, in the plan's currency."
     )

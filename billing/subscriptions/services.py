@@ -2,6 +2,7 @@
 
 from calendar import monthrange
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Final, Literal, cast
 
 from django.core.exceptions import ValidationError
@@ -48,7 +49,8 @@ def start(
     Periods begin on `anchor_day` (1-31) and, for yearly plans, in `anchor_month`; by default on the start's own
     day. A trial is a period of its own before them, and they begin by default on the day of its end. Earlier periods
     that are over by `at` are opened by `roll`. An add-on is put `beside` the subscription that it is added to, and ends
-    its periods where that does. Raises ValidationError by field, Conflict `meter_already_priced`.
+    its periods where that does: while that is in its trial nothing is charged for it, and a trial of its own ends
+    within them. Raises ValidationError by field, Conflict `meter_already_priced`.
     """
     claim(customer_id=customer.pk)
     if beside is not None:  # as it is under the claim, whatever the caller has read before
@@ -59,21 +61,23 @@ def start(
     _check(customer, version, starts_at=starts_at, anchor_day=anchor_day, anchor_month=anchor_month, at=at)
     _check_meters(customer, version, starts_at)
     zone = _zone(customer.pk)
-    trial_ends_at = starts_at + timedelta(days=version.trial_days)
-    anchored_on = beside.anchored_on if beside else local_date(trial_ends_at, zone)
+    trial_ends_at = _trial_end(version, starts_at, beside)
+    anchored_on = beside.anchored_on if beside else local_date(trial_ends_at or starts_at, zone)
     subscription = Subscription.objects.create(
         customer=customer,
         version=version,
         beside=beside,
         starts_at=starts_at,
         ends_at=beside.ends_at if beside else None,
-        trial_ends_at=trial_ends_at if version.trial_days else None,
+        trial_ends_at=trial_ends_at,
         anchored_on=anchored_on,
         anchor_day=beside.anchor_day if beside else anchor_day or anchored_on.day,
         anchor_month=beside.anchor_month if beside else anchor_month,
         created_at=at,
     )
-    if version.trial_days:
+    if (shared := _period_of_main(subscription, starts_at)) is not None:
+        _open_like(subscription, shared, starts_at, at)
+    elif trial_ends_at is not None and beside is None:
         trial = Interval(starts_at, trial_ends_at)
         _open(subscription, trial, trial, zone, at)
     else:
@@ -193,6 +197,8 @@ def _follow(subscription: Subscription, period: BillingPeriod) -> BillingPeriod:
     if after is not None:
         subscription.version, subscription.next_version = after, None
         subscription.save(update_fields=["version", "next_version"])
+    if (shared := _period_of_main(subscription, period.ends_at)) is not None:
+        return _open_like(subscription, shared, period.ends_at, period.ends_at)
     if period.ends_at == subscription.trial_ends_at:
         return _open_anew(subscription, period.ends_at, zone, period.ends_at)
     if after is not None and not same_periods(before, after):
@@ -200,6 +206,26 @@ def _follow(subscription: Subscription, period: BillingPeriod) -> BillingPeriod:
         return _open_anew(subscription, period.ends_at, zone, period.ends_at)
     interval = next_period(_anchor(subscription), zone, period.ends_at)
     return _open(subscription, interval, interval, zone, period.ends_at)
+
+
+def _trial_end(version: PlanVersion, starts_at: datetime, beside: Subscription | None) -> datetime | None:
+    """Of the version's own trial, or of that which an add-on begins in: the later."""
+    ends = [starts_at + timedelta(days=version.trial_days)] if version.trial_days else []
+    if beside is not None and beside.trial_ends_at is not None and beside.trial_ends_at > starts_at:
+        ends.append(beside.trial_ends_at)
+    return max(ends, default=None)
+
+
+def _period_of_main(subscription: Subscription, at: datetime) -> BillingPeriod | None:
+    """Of an add-on: the billing period of its subscription at that instant, if it is open by now."""
+    theirs = BillingPeriod.objects.filter(subscription=subscription.beside_id, starts_at__lte=at, ends_at__gt=at)
+    return theirs.first() if subscription.beside_id is not None else None
+
+
+def _open_like(subscription: Subscription, shared: BillingPeriod, starts_at: datetime, at: datetime) -> BillingPeriod:
+    """Open a period of an add-on that ends where that of its subscription does."""
+    whole = Interval(shared.whole_starts_at, shared.whole_ends_at)
+    return _open(subscription, Interval(starts_at, shared.ends_at), whole, shared.timezone, at)
 
 
 def _open_anew(subscription: Subscription, starts_at: datetime, zone: str, at: datetime) -> BillingPeriod:
@@ -220,13 +246,18 @@ def _open(subscription: Subscription, interval: Interval, whole: Interval, zone:
         whole_ends_at=whole.end,
         timezone=zone,
     )
-    PlanSegment.objects.create(
-        period=period,
-        version_id=subscription.version_id,
-        starts_at=interval.start,
-        ends_at=interval.end,
-        is_trial=subscription.trial_ends_at is not None and interval.start < subscription.trial_ends_at,
-        created_at=at,
+    trial_end = min(max(subscription.trial_ends_at or interval.start, interval.start), interval.end)
+    cuts = [interval.start, *([trial_end] if interval.start < trial_end < interval.end else []), interval.end]
+    PlanSegment.objects.bulk_create(
+        PlanSegment(
+            period=period,
+            version_id=subscription.version_id,
+            starts_at=start,
+            ends_at=end,
+            is_trial=start < trial_end,
+            created_at=at,
+        )
+        for start, end in pairwise(cuts)
     )
     track(customer_id=subscription.customer_id, starts_at=interval.start, ends_at=interval.end)
     return period
@@ -297,24 +328,28 @@ def _change_now(subscription: Subscription, version: PlanVersion, at: datetime) 
 
 
 def _begin_segment(period: BillingPeriod, version: PlanVersion, starts_at: datetime, at: datetime) -> None:
-    *_, before, last = [None, *period.plan_segments.order_by("starts_at")]
+    """From there on the period is one of the version; where a trial ends within the period, it still does."""
+    earlier = period.plan_segments.filter(starts_at__lte=starts_at).order_by("starts_at")
+    period.plan_segments.filter(starts_at__gt=starts_at).update(version=version)
+    *_, before, last = [None, *earlier]
     assert last is not None
     replaces = last.starts_at >= starts_at or at - last.created_at < QUARTER
-    if before is not None and before.version_id == version.pk and replaces:
+    goes_on = before is not None and (before.version_id, before.is_trial) == (version.pk, last.is_trial)
+    if before is not None and goes_on and replaces:
         last.delete()
-        before.ends_at = period.ends_at
+        before.ends_at = last.ends_at
         before.save(update_fields=["ends_at"])
     elif last.starts_at >= starts_at:
         last.version = version
         last.save(update_fields=["version"])
     else:
-        last.ends_at = starts_at
+        ends_at, last.ends_at = last.ends_at, starts_at
         last.save(update_fields=["ends_at"])
         PlanSegment.objects.create(
             period=period,
             version=version,
             starts_at=starts_at,
-            ends_at=period.ends_at,
+            ends_at=ends_at,
             is_trial=last.is_trial,
             created_at=at,
         )

@@ -6,6 +6,7 @@ from decimal import Decimal
 import pytest
 from django.core.exceptions import ValidationError
 
+from accounts.models import Customer
 from billing.credits.statements import period_statement
 from billing.errors import Conflict
 from billing.pricing.spec import PriceSpec
@@ -149,3 +150,85 @@ def test_what_became_of_its_subscription_meanwhile_counts(main):
 
     with pytest.raises(ValidationError, match="has ended"):
         attach(read_before, add_on(), at)
+
+
+# --- trials -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tried(globex):
+    """14 days of trial from the third, at 10 o'clock."""
+    make_meter("tokens")
+    version = make_version(
+        make_plan(), base_fee=D(20), trial_days=14, prices=(PriceSpec("tokens", "tokens", "USD", D(1)),)
+    )
+    return make_subscription(globex, version, START + timedelta(hours=10))
+
+
+def spans(subscription):
+    return [
+        (period.starts_at, period.ends_at, [segment.is_trial for segment in period.plan_segments.order_by("starts_at")])
+        for period in subscription.periods.order_by("starts_at")
+    ]
+
+
+def test_in_a_trial_it_is_tried_too_and_billed_with_it_afterwards(tried):
+    voice = attach(tried, add_on())
+    at = START + 20 * DAY
+    services.roll(customer_id=tried.customer_id, at=at)
+
+    trial_end = START + 14 * DAY + timedelta(hours=10)
+    (_, _, tries), ours = spans(tried)
+    assert (tries, ours[2]) == ([True], [False])
+    assert spans(voice) == [(START + 5 * DAY, trial_end, [True]), ours]
+    said = period_statement(tried.periods.earliest("starts_at"), at=at)
+    assert (len(said.covered), said.main.amount_due) == (2, 0)
+    assert period_statement(tried.periods.latest("starts_at"), at=at).main.fees == 20 + 30
+
+
+def test_it_ends_with_a_trial_that_is_cancelled(tried):
+    voice = attach(tried, add_on())
+    services.cancel(subscription=tried, when="period_end", at=START + 6 * DAY)
+    services.roll(customer_id=tried.customer_id, at=START + 60 * DAY)
+
+    for one in (tried, voice):
+        one.refresh_from_db()
+        assert (one.status, one.ends_at) == (SubscriptionStatus.ENDED, tried.trial_ends_at)
+        assert one.periods.count() == 1
+
+
+def test_a_trial_of_its_own_ends_within_the_shared_periods(main):
+    voice = attach(main, add_on(trial_days=30))
+    at = START + 60 * DAY
+    services.roll(customer_id=main.customer_id, at=at)
+
+    assert [one[1] for one in spans(voice)] == [one[1] for one in spans(main)]
+    assert [tries for *_, tries in spans(voice)] == [[True], [True, False], [False]]
+    december = period_statement(main.periods.get(starts_at=datetime(2026, 12, 1, tzinfo=UTC)), at=at).main
+    assert december.fees == 20 + D("23.23")  # 24 of 31 days: the trial ends on the eighth
+
+
+def test_a_change_in_a_trial_of_its_own_keeps_it(main):
+    voice = attach(main, add_on(trial_days=10))
+    other = add_on("images", base_fee=D(3))
+    for at in (START + 7 * DAY, START + 7 * DAY + timedelta(minutes=1)):
+        services.change(subscription=voice, version=other, when="now", at=at)
+
+    found = [
+        (one.starts_at, one.version, one.is_trial) for one in voice.periods.get().plan_segments.order_by("starts_at")
+    ]
+    assert found == [
+        (START + 5 * DAY, voice.version, True),
+        (START + 7 * DAY, other, True),
+        (START + 15 * DAY, other, False),
+    ]
+
+
+def test_it_shares_the_periods_of_another_zone_too(main):
+    """The customer moved within the billing period: that keeps its end, and so does what is added to it."""
+    Customer.objects.filter(pk=main.customer_id).update(timezone="Asia/Tokyo")
+    main.customer.refresh_from_db()
+    voice = attach(main, add_on())
+    services.roll(customer_id=main.customer_id, at=START + 60 * DAY)
+
+    assert [one[1] for one in spans(voice)] == [one[1] for one in spans(main)]
