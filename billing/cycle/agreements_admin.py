@@ -112,10 +112,10 @@ class PriceOverrideAdmin(_Agreed):
         if obj is None:
             return ["customer", "price_row", *RowForm.base_fields, "starts_at", "ends_at", "reason"]
         amounts = [name for name in RowForm.base_fields if obj.price.scheme in ONLY.get(name, (obj.price.scheme,))]
-        return ["customer", "of", *amounts, "starts_at", "ends_at", "reason", "created_by"]
+        return ["customer", "of", *amounts, "starts_at", "ends_at", "reason", "carried_from", "created_by"]
 
     def get_readonly_fields(self, request: HttpRequest, obj: PriceOverride | None = None) -> list[str]:
-        return ["of", "created_by"] if obj else []
+        return ["of", "carried_from", "created_by"] if obj else []
 
     @display(description="price")
     def of(self, override: PriceOverride) -> str:

@@ -1,5 +1,6 @@
 """Moving many subscriptions to a plan version: who is affected and by how much, and the move itself."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -11,8 +12,11 @@ from billing.clock import now
 from billing.cycle import services
 from billing.cycle.preview import Preview, preview_open
 from billing.money import ZERO, display
+from billing.pricing.carrying import Carried, agreed, carried
 from billing.pricing.models import PlanVersion
 from billing.pricing.queries import spec_of
+from billing.pricing.spec import VersionSpec
+from billing.pricing.where import format_where
 from billing.subscriptions.models import Subscription
 from billing.subscriptions.queries import open_period
 from billing.subscriptions.services import When
@@ -20,10 +24,12 @@ from billing.subscriptions.services import When
 
 @dataclass(frozen=True, slots=True)
 class Affected:
-    """A subscription, and what its open billing period would come to under the version: None where it has ended."""
+    """A subscription, and what its open billing period would come to under the version: None where it has ended.
+    `agreed`: in words, what becomes of the amounts that were agreed with the customer."""
 
     subscription: Subscription
     preview: Preview | None
+    agreed: Sequence[str] = ()
 
     @property
     def now(self) -> str:
@@ -51,11 +57,34 @@ class Moved:
 
 def affected(subscriptions: Sequence[Subscription], version: PlanVersion) -> list[Affected]:
     """By how much the move changes what each pays, the largest difference first. Of `queries.subscriptions`."""
+    spec = spec_of(version)
     opened = {period.pk: period for one in subscriptions if (period := open_period(one)) is not None}
-    previews = preview_open(spec_of(version), version.plan.currency, list(opened.values()))
+    previews = preview_open(spec, version.plan.currency, list(opened.values()))
     by_subscription = {opened[pk].subscription_id: preview for pk, preview in previews.items()}
-    found = [Affected(one, by_subscription.get(one.pk)) for one in subscriptions]
+    kept = _agreed(subscriptions, version, spec)
+    found = [Affected(one, by_subscription.get(one.pk), kept.get(one.pk, ())) for one in subscriptions]
     return sorted(found, key=_by_difference)
+
+
+def _agreed(subscriptions: Sequence[Subscription], version: PlanVersion, spec: VersionSpec) -> dict[int, list[str]]:
+    """By subscription: which agreed amounts are carried over, and which fall away and why. One query."""
+    moving = [one for one in subscriptions if one.version_id != version.pk]
+    customers, versions = {one.customer_id for one in moving}, {one.version_id for one in moving}
+    since = min((now(one.customer) for one in moving), default=None)
+    if since is None:
+        return {}
+    found: dict[tuple[int, int], list[str]] = defaultdict(list)
+    for one in carried(agreed(customers, versions, since), spec.prices):
+        found[one.override.customer_id, one.override.price.version_id].append(_in_words(one))
+    return {one.pk: found[one.customer_id, one.version_id] for one in moving}
+
+
+def _in_words(one: Carried) -> str:
+    """For instance "tokens, model = large: carried over"."""
+    row = one.override.row
+    what = f"{one.override.price.key}, {format_where(row.where)}" if row else one.override.price.key
+    until = "" if one.override.ends_at is None else f", until {one.override.ends_at:%-d %B %Y, %H:%M} UTC"
+    return f"{what}: falls away, because {one.reason}" if one.price is None else f"{what}: carried over{until}"
 
 
 def move(subscriptions: Iterable[Subscription], *, version: PlanVersion, when: When) -> list[Moved]:

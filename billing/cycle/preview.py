@@ -14,15 +14,15 @@ from accounts.models import Customer
 from billing.metering.queries import read_totals_ahead
 from billing.money import CONTEXT, ZERO, exact, mul_div, quantise, total
 from billing.periods import Interval, quarter_ceil, quarter_floor
-from billing.pricing.models import PlanVersion
-from billing.pricing.queries import PriceTerms, read_overrides_ahead, spec_of, terms_said
+from billing.pricing.carrying import carried
+from billing.pricing.models import PlanVersion, PriceOverride
+from billing.pricing.queries import PriceTerms, overrides, read_overrides_ahead, spec_of, terms_said
 from billing.pricing.spec import VersionSpec
-from billing.rating.queries import Line, lines_of, priced_in
+from billing.rating.queries import Line, lines_of, priced_in, terms_in
 from billing.rating.statement import Charge, Minimum, Statement, statement
 from billing.reads import once
 from billing.reads import shared as shared_reads
 from billing.subscriptions.models import BillingPeriod, PeriodStatus, PlanSegment, SubscriptionStatus
-from billing.subscriptions.proration import shared
 from billing.subscriptions.queries import current_period, periods_between, read_periods_ahead, segments_of
 
 _HUNDRED = Decimal(100)
@@ -139,17 +139,27 @@ class _Question:
 def _preview(asked: _Question, customer: Customer, interval: Interval, own: Sequence[BillingPeriod]) -> Preview:
     wholes = own or [_imagined(customer, interval)]
     parts = [part for one in wholes if (part := _part(one, None, interval)) is not None]
-    supposed = [
-        (part, PriceTerms(item.price, item.meter, shared(item.terms, part.share)))
-        for part in parts
-        for item in asked.terms
-    ]
+    agreed = _carried(asked, customer, own)
+    supposed = [(part, terms_in(part, item, agreed.get(item.meter.key, ()))) for part in parts for item in asked.terms]
     then = _charged(customer, supposed, [(part, asked.spec) for part in parts], asked.currency, interval)
     if not own:
         return Preview(customer, interval, then, None)
     real = [part for one in own for each in segments_of(one) if (part := _part(one, each, interval)) is not None]
     now = _charged(customer, priced_in(real), [(part, _said(part)) for part in real], asked.currency, interval)
     return Preview(customer, interval, then, now)
+
+
+def _carried(
+    asked: _Question, customer: Customer, own: Iterable[BillingPeriod]
+) -> dict[str, list[tuple[int, PriceOverride]]]:
+    """By meter: what was agreed with the customer under the versions that it is on, as far as the asked one has it."""
+    versions = {segment.version_id for one in own for segment in segments_of(one)}
+    agreed = [one for each in overrides(customer.pk).values() for one in each if one.price.version_id in versions]
+    found: dict[str, list[tuple[int, PriceOverride]]] = defaultdict(list)
+    for one in carried(agreed, asked.spec.prices):
+        if one.price is not None:
+            found[one.price.meter].append((one.row, one.override))
+    return found
 
 
 def _said(part: PlanSegment) -> VersionSpec:

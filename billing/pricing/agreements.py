@@ -6,13 +6,14 @@ from datetime import datetime
 from decimal import Decimal
 
 from django.db import transaction
-from django.db.models import F, Q
+from django.db.models import Q
 
 from accounts.models import Customer, User
 from billing.errors import Conflict
 from billing.metering.services import claim, publish
 from billing.money import is_currency
 from billing.periods import quarter_ceil, quarter_floor
+from billing.pricing.carrying import overlapping
 from billing.pricing.models import Coupon, CouponDuration, MatchRow, Price, PriceOverride, VersionStatus
 from billing.pricing.queries import price_spec
 from billing.pricing.services import refusal, row_columns
@@ -64,19 +65,31 @@ def override_price(
 
 @transaction.atomic
 def end_override(*, override: PriceOverride, at: datetime) -> PriceOverride:
-    """From the quarter hour of `at` on the price is the plan's again; one that lies ahead never holds.
+    """From the quarter hour of `at` on the price is the plan's again; one that lies ahead never holds. It ends under
+    each plan version that it was carried over to.
 
     Raises Conflict `override_ended`.
     """
     claim(customer_id=override.customer_id)
-    locked = PriceOverride.objects.select_for_update(of=["self"]).get(pk=override.pk)
-    ends_at = max(locked.starts_at, quarter_floor(at))
-    if locked.ends_at is not None and locked.ends_at <= ends_at:
+    first = override.carried_from_id or override.pk
+    same = PriceOverride.objects.select_for_update(of=["self"]).filter(Q(pk=first) | Q(carried_from=first))
+    locked = {one.pk: one for one in same}
+    if not _end(locked[override.pk], at):
         raise Conflict("These amounts hold no longer.", code="override_ended")
-    locked.ends_at = ends_at
-    locked.save(update_fields=["ends_at"])
-    publish(customer_id=locked.customer_id)
-    return locked
+    for one in locked.values():
+        _end(one, at)
+    publish(customer_id=override.customer_id)
+    return locked[override.pk]
+
+
+def _end(override: PriceOverride, at: datetime) -> bool:
+    """Whether it had not ended by then."""
+    ends_at = max(override.starts_at, quarter_floor(at))
+    if override.ends_at is not None and override.ends_at <= ends_at:
+        return False
+    override.ends_at = ends_at
+    override.save(update_fields=["ends_at"])
+    return True
 
 
 def _amount_problems(price: Price, row: MatchRow | None, amounts: MatchSpec) -> Iterator[Problem]:
@@ -102,9 +115,7 @@ def _range_problems(begins: datetime, ends: datetime | None, at: datetime) -> It
 def _check_alone(
     customer: Customer, price: Price, row: MatchRow | None, begins: datetime, ends: datetime | None
 ) -> None:
-    same = PriceOverride.objects.filter(customer=customer, price=price, row=row).exclude(ends_at=F("starts_at"))
-    lasting = same.filter(Q(ends_at=None) | Q(ends_at__gt=begins))
-    if (lasting if ends is None else lasting.filter(starts_at__lt=ends)).exists():
+    if overlapping(customer.pk, price, row, begins, ends).exists():
         detail = "This customer has other amounts for this row at that time already. End those first."
         raise Conflict(detail, code="override_overlaps", field="starts_at")
 

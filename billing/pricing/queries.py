@@ -130,28 +130,36 @@ def read_overrides_ahead(customer_ids: Collection[int]) -> None:
 def _overrides(customer_ids: Collection[int]) -> dict[int, dict[int, list[PriceOverride]]]:
     found: dict[int, dict[int, list[PriceOverride]]] = {}
     agreed = PriceOverride.objects.filter(customer__in=customer_ids).exclude(ends_at=F("starts_at"))
-    for one in agreed.order_by("starts_at", "id"):
+    for one in agreed.select_related("price__meter", "row").order_by("starts_at", "id"):
         found.setdefault(one.customer_id, {}).setdefault(one.price_id, []).append(one)
     return found
 
 
-def phases(item: PriceTerms, agreed: Sequence[PriceOverride], interval: Interval) -> list[tuple[datetime, Terms]]:
-    """The terms of a price in the interval, with what was agreed with one customer: from when on which hold."""
-    bounds = {bound for one in agreed for bound in (one.starts_at, one.ends_at) if bound is not None}
+def placed(price: Price, agreed: Sequence[PriceOverride]) -> list[tuple[int, PriceOverride]]:
+    """The agreed amounts of a price with the numbers of their rows. Reads its match rows where there are any."""
+    if not agreed:
+        return []
+    numbers = {row_id: number for number, row_id in enumerate([None, *(row.pk for row in price.match.all())])}
+    return [(numbers[one.row_id], one) for one in agreed]
+
+
+def phases(
+    terms: Terms, agreed: Sequence[tuple[int, PriceOverride]], interval: Interval
+) -> list[tuple[datetime, Terms]]:
+    """The terms in the interval, with what was agreed with one customer for their rows: from when on which hold."""
+    bounds = {bound for _, one in agreed for bound in (one.starts_at, one.ends_at) if bound is not None}
     starts = [interval.start, *sorted(bound for bound in bounds if interval.start < bound < interval.end)]
-    return [(start, _agreed_terms(item, agreed, start)) for start in starts]
+    return [(start, _agreed_terms(terms, agreed, start)) for start in starts]
 
 
-def _agreed_terms(item: PriceTerms, agreed: Iterable[PriceOverride], at: datetime) -> Terms:
-    holding = {one.row_id: one for one in agreed if one.starts_at <= at and (one.ends_at is None or at < one.ends_at)}
+def _agreed_terms(terms: Terms, agreed: Iterable[tuple[int, PriceOverride]], at: datetime) -> Terms:
+    holding = {row: one for row, one in agreed if one.starts_at <= at and (one.ends_at is None or at < one.ends_at)}
     if not holding:
-        return item.terms
-    ids = [None, *(row.pk for row in item.price.match.all())]
+        return terms
     rows = [
-        replace(row, **_amounts(holding[row_id])) if row_id in holding else row
-        for row_id, row in zip(ids, item.terms.rows, strict=True)
+        replace(row, **_amounts(holding[number])) if number in holding else row for number, row in enumerate(terms.rows)
     ]
-    return Terms(item.terms.key, item.terms.unit, rows[0], tuple(rows[1:]))
+    return Terms(terms.key, terms.unit, rows[0], tuple(rows[1:]))
 
 
 @dataclass(frozen=True, slots=True)

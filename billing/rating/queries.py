@@ -21,7 +21,7 @@ from billing.metering.queries import Asked, MeterTotal, series_totals, totals
 from billing.money import CONTEXT, ZERO
 from billing.periods import Interval
 from billing.pricing.models import Price, PriceOverride
-from billing.pricing.queries import PriceTerms, overrides, phases, terms_by_version
+from billing.pricing.queries import PriceTerms, overrides, phases, placed, terms_by_version
 from billing.pricing.schemes import Dimensions, Rated, Row
 from billing.rating.core import Growth, LineKey, Measure, Newcomers, Segment, Tally
 from billing.subscriptions.models import BillingPeriod, PlanSegment
@@ -266,16 +266,17 @@ def priced_in(found: Iterable[PlanSegment]) -> list[tuple[PlanSegment, PriceTerm
     by_version = terms_by_version({segment.version for segment in found})
     agreed = overrides(found[0].period.customer_id) if found else {}
     return [
-        (segment, _terms_in(segment, item, agreed.get(item.price.pk, ())))
+        (segment, terms_in(segment, item, placed(item.price, agreed.get(item.price.pk, ()))))
         for segment in found
         for item in by_version[segment.version_id]
     ]
 
 
-def _terms_in(segment: PlanSegment, item: PriceTerms, agreed: Sequence[PriceOverride]) -> PriceTerms:
+def terms_in(segment: PlanSegment, item: PriceTerms, agreed: Sequence[tuple[int, PriceOverride]]) -> PriceTerms:
+    """A price as it is in a plan segment, with the amounts that were agreed for its rows."""
     (_, first), *later = [
         (starts_at, free(terms) if segment.is_trial else shared(terms, segment.share))
-        for starts_at, terms in phases(item, agreed, Interval(segment.starts_at, segment.ends_at))
+        for starts_at, terms in phases(item.terms, agreed, Interval(segment.starts_at, segment.ends_at))
     ]
     return PriceTerms(item.price, item.meter, first, tuple(later))
 

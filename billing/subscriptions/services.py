@@ -23,6 +23,7 @@ from billing.periods import (
     quarter_floor,
     whole_first_period,
 )
+from billing.pricing.carrying import carry_over
 from billing.pricing.models import PlanVersion, Price, VersionStatus
 from billing.subscriptions.add_ons import add_on_errors, same_periods, unlike
 from billing.subscriptions.models import BillingPeriod, PeriodStatus, PlanSegment, Subscription, SubscriptionStatus
@@ -197,6 +198,7 @@ def _follow(subscription: Subscription, period: BillingPeriod) -> BillingPeriod:
     if after is not None:
         subscription.version, subscription.next_version = after, None
         subscription.save(update_fields=["version", "next_version"])
+        _carry_over(subscription, before, after, period.ends_at, period.ends_at)
     if (shared := _period_of_main(subscription, period.ends_at)) is not None:
         return _open_like(subscription, shared, period.ends_at, period.ends_at)
     if period.ends_at == subscription.trial_ends_at:
@@ -307,6 +309,7 @@ def _change_now(subscription: Subscription, version: PlanVersion, at: datetime) 
     in_trial = period.ends_at == subscription.trial_ends_at
     if in_trial or same_periods(subscription.version, version):
         _begin_segment(period, version, starts_at, at)
+        _carry_over(subscription, subscription.version, version, starts_at, at)
         period.version = version
         period.save(update_fields=["version"])
         subscription.version, subscription.next_version = version, None
@@ -325,6 +328,12 @@ def _change_now(subscription: Subscription, version: PlanVersion, at: datetime) 
     if is_cancelled:
         subscription.ends_at = _open_period(subscription).ends_at
     subscription.save(update_fields=["ends_at"])
+
+
+def _carry_over(
+    subscription: Subscription, before: PlanVersion, after: PlanVersion, starts_at: datetime, at: datetime
+) -> None:
+    carry_over(customer_id=subscription.customer_id, before=before, after=after, starts_at=starts_at, at=at)
 
 
 def _begin_segment(period: BillingPeriod, version: PlanVersion, starts_at: datetime, at: datetime) -> None:
@@ -357,6 +366,7 @@ def _begin_segment(period: BillingPeriod, version: PlanVersion, starts_at: datet
 
 def _begin_anew(subscription: Subscription, period: BillingPeriod, version: PlanVersion, at: datetime) -> None:
     """The period has only just begun: it becomes one of the other version."""
+    _carry_over(subscription, subscription.version, version, period.starts_at, at)
     subscription.version, subscription.next_version = version, None
     subscription.save(update_fields=["version", "next_version"])
     _anchor_anew(subscription, period.starts_at, period.timezone)

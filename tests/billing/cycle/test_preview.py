@@ -95,19 +95,28 @@ def test_every_term_counts(subscribed, version, change, difference):
     assert ask(subscribed, replace(spec_of(version), **change)).difference == difference
 
 
-def test_what_was_agreed_with_the_customer_counts_on_the_present_side_only(subscribed, version):
-    agreements.override_price(
-        customer=subscribed,
-        price=version.prices.get(key="tokens"),
-        row=None,
+def agree(customer, version, row=None):
+    price = version.prices.get(key="tokens")
+    return agreements.override_price(
+        customer=customer,
+        price=price,
+        row=None if row is None else price.match.all()[row],
         amounts=MatchSpec({}, D("0.5")),
         starts_at=START,
         at=START,
     )
 
-    found = ask(subscribed, spec_of(version))
 
-    assert found.difference == 10 * D("1.5")
+def test_what_was_agreed_with_the_customer_counts_on_both_sides_where_it_is_carried_over(subscribed, version):
+    agree(subscribed, version)
+
+    kept = ask(subscribed, replace(spec_of(version), base_fee=D(25)))
+    lost = ask(subscribed, replace(spec_of(version), prices=(replace(TOKENS, per=D(2)), CALLS)))
+
+    assert kept.difference == 5
+    assert kept.now.amount == 20 + 10 * D("0.5") + 4 * 5 + 4 * D("0.5")
+    # The plan's 10 x 2 / 2 instead of 10 x 0.5, and half of 4 x 5.
+    assert lost.difference == 10 - 5 - 10
 
 
 def test_a_range_counts_in_proportion_and_only_its_own_usage(subscribed, version):
