@@ -19,7 +19,7 @@ SECRET = "whsec_test"
 EVENTS = "/api/v1/webhooks/stripe"
 CARD = {"id": "pm_1", "object": "payment_method", "type": "card"}
 CARD |= {"card": {"brand": "visa", "last4": "4242", "exp_month": 4, "exp_year": 2030}}
-PAGE = """<!doctype html><html lang="en"><title>Pay</title><h1>{name}</h1>
+PAGE = """<!doctype html><html lang="en"><link rel="icon" href="data:,"><title>Pay</title><h1>{name}</h1>
 <form method="post"><button>Pay</button></form><a href="{cancel_url}">Back</a></html>"""
 
 type Thing = dict[str, Any]
@@ -40,6 +40,10 @@ class FakeStripe:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
 
     # --- what tests ask and do --------------------------------------------------------------------------------------
 
@@ -210,6 +214,5 @@ def running(settings: Any) -> Iterator[FakeStripe]:
     settings.STRIPE_API_KEY, settings.STRIPE_API_BASE, settings.STRIPE_WEBHOOK_SECRET = "sk_test", fake.url, SECRET
     providers.stripe_provider.cache_clear()
     yield fake
-    fake.server.shutdown()
-    fake.server.server_close()
+    fake.close()
     providers.stripe_provider.cache_clear()

@@ -10,7 +10,7 @@ from django.db.models import QuerySet
 
 from accounts.models import Customer
 from billing.money import display, exact, is_currency, round_to_unit
-from billing.topups.models import AutomaticTopUp, PaymentAccount, TopUp, TopUpPrice
+from billing.topups.models import AutomaticTopUp, PaymentAccount, TopUp, TopUpPrice, TopUpStatus
 
 UNBOUND: Final = (None, None, ())
 
@@ -59,6 +59,11 @@ def _offer(price: TopUpPrice) -> Offer:
 def top_ups(customer: Customer) -> QuerySet[TopUp]:
     """The customer's, newest first."""
     return TopUp.objects.filter(customer=customer).select_related("customer", "grant").order_by("-id")
+
+
+def needing_customer(customer: Customer) -> list[TopUp]:
+    """Those whose payment a bank wants confirmed."""
+    return list(top_ups(customer).filter(status=TopUpStatus.ACTION_REQUIRED))
 
 
 def payment_account(customer: Customer, provider: str) -> PaymentAccount | None:

@@ -61,7 +61,8 @@ def begin(*, top_up: TopUp, at: datetime) -> TopUp:
         top_up.refresh_from_db()
     if top_up.status == TopUpStatus.FAILED:
         raise Conflict(top_up.failure, code="not_for_sale")
-    if top_up.status not in OPEN or top_up.url:
+    is_being_charged = top_up.is_automatic and top_up.status == TopUpStatus.PENDING
+    if top_up.status not in OPEN or top_up.url or is_being_charged:
         return top_up
     account = queries.payment_account(top_up.customer, top_up.provider)
     try:

@@ -17,6 +17,7 @@ from billing.credits.models import LedgerEntry, TransactionCode
 from billing.metering.arrivals import Place
 from billing.money import plain
 from billing.reads import snapshot
+from billing.topups.queries import needing_customer
 from dashboard import charts, export
 from dashboard.credits import LABELS, CreditCard, credits_page, ledger_rows
 from dashboard.http import OWNERS, Access, MemberRequest, customer_for
@@ -62,6 +63,7 @@ def _show(request: MemberRequest, access: Access, template: str) -> HttpResponse
             **access.context,
             **ledger,
             "may_buy": access.role in OWNERS,
+            "waiting": needing_customer(access.customer),
             "page": page,
             "cards": [_drawn(card, f"burn-figure-{number}") for number, card in enumerate(page.cards, 1)],
             "codes": LABELS.items(),

@@ -149,7 +149,7 @@ def _page(
         "may_buy": may_buy,
         "top_ups": bought_before[:ROWS],
         "most": ROWS if len(bought_before) > ROWS else None,
-        "waiting": [top_up for top_up in bought_before if top_up.status == "action_required"],
+        "waiting": queries.needing_customer(customer),
         "came_from": request.GET.get("from", ""),
         "shelf": _shelf(access, bought, ruled) if may_buy else [],
         "takes_cards": seller.name != Manual.name,

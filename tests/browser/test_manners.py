@@ -19,7 +19,8 @@ from billing.pricing.models import PlanVersion
 
 pytestmark = [pytest.mark.browser, pytest.mark.servers]
 
-DASHBOARD = ["/c/acme/", "/c/acme/credits", "/c/acme/plan", "/c/acme/budget", "/c/acme/budget/edit", "/c/acme/team"]
+CREDITS = ["/c/acme/credits", "/c/acme/credits/top-ups"]
+DASHBOARD = ["/c/acme/", *CREDITS, "/c/acme/plan", "/c/acme/budget", "/c/acme/budget/edit", "/c/acme/team"]
 ACCOUNT = ["/accounts/password/change/", "/accounts/2fa/", "/accounts/logout/"]
 STRANGERS = ["/accounts/login/", "/accounts/password/reset/", "/accounts/signup/"]
 LOOKS = {

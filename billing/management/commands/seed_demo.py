@@ -44,12 +44,22 @@ from billing.subscriptions import queries as subscriptions_queries
 from billing.subscriptions import services as subscriptions
 from billing.subscriptions.coupons import redeem
 from billing.subscriptions.models import Subscription
+from billing.topups.models import TopUpPrice
 
 DAYS = 13
 CALLS_A_DAY = {"acme": 2400, "acme-labs": 120}
 # The budget is set so that 80 % is crossed a minute or two after the traffic starts.
 USED = Decimal("0.794")
 MILLION = Decimal(1_000_000)
+
+FOR_SALE: dict[str, Any] = {
+    "unit": "credits",
+    "currency": "USD",
+    "unit_amount": Decimal("0.01"),
+    "least": Decimal(500),
+    "most": Decimal(100_000),
+    "choices": [Decimal(1000), Decimal(5000), Decimal(25_000)],
+}
 
 CUSTOMERS: list[dict[str, Any]] = [
     {"key": "acme", "name": "Acme", "timezone": "Europe/Berlin", "email": "ap@acme.test"},
@@ -139,6 +149,7 @@ class Command(BaseCommand):
             for meter in one.meters:
                 metering.create_meter(**meter, at=at)
             _subscribe(one.key, _plan(*one.plan, one.spec, at), at)
+        TopUpPrice.objects.create(**FOR_SALE)
         credits.grant(
             customer=Customer.objects.get(key=CREDITS.key),
             unit="credits",

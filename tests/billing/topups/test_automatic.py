@@ -224,6 +224,11 @@ def test_a_bank_that_wants_the_customer_gets_them_and_nobody_tries_again(house, 
     assert amounts(fake) == []  # the card was not charged beside it
 
 
+def test_nobody_pays_what_the_card_is_being_charged_for(house, fake, rule):
+    top_up = services.begin(top_up=automatic.order_if_due(rule=rule, at=now()), at=now())
+    assert (top_up.url, fake.seen) == ("", [])
+
+
 def test_what_the_bank_wanted_confirmed_may_be_cancelled(house, fake, rule):
     fake.declines = "authentication_required"
     top_up_automatically(at=now())
