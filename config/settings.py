@@ -122,6 +122,7 @@ if DATABASE_POOL_SIZE:
     # One short question per request, so that nobody is answered by a connection that a restart of the server ended.
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
     DATABASES["default"]["OPTIONS"]["pool"] = {"min_size": 1, "max_size": DATABASE_POOL_SIZE, "timeout": 10}
+    DATABASES["default"]["OPTIONS"]["prepare_threshold"] = 2  # times that `accounts.prepared` sends a statement whole
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 SILENCED_SYSTEM_CHECKS: list[str] = []
 

@@ -5,7 +5,6 @@ Callers run in a transaction. Identities are always taken in the order of their 
 same events wait for each other instead of deadlocking.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -16,6 +15,7 @@ from typing import Any, Final
 import msgspec
 from django.db import IntegrityError, OperationalError, connection, transaction
 
+from accounts.prepared import prepared
 from billing.metering.counting import Feed
 from billing.metering.judging import Event
 from billing.money import exact
@@ -280,73 +280,83 @@ def _escape(text: str) -> str:
     return text.replace("\\", "\\\\") if "\\" in text else text
 
 
-# The lists of a delta as PostgreSQL reads arrays.
+# Lists as PostgreSQL reads arrays. The driver would look at each value.
+
+
+def _list(words: Iterable[str]) -> str:
+    """Of words that need no quotes."""
+    return f"{{{','.join(words)}}}"
+
+
+def _texts(texts: Iterable[str | None]) -> str:
+    return _list(["NULL" if text is None else _quoted(text) for text in texts])
+
+
+def _quoted(text: str) -> str:
+    if "\\" in text:
+        text = text.replace("\\", "\\\\")
+    return '"' + text.replace('"', '\\"') + '"'
 
 
 def _meters(changes: Iterable[Change]) -> str:
-    return f"{{{','.join([str(one.meter_id) for one in changes])}}}"
+    return _list([str(one.meter_id) for one in changes])
 
 
 def _quantities(changes: Iterable[Change]) -> str:
-    return f"{{{','.join([str(one.quantity) for one in changes])}}}"
+    return _list([str(one.quantity) for one in changes])
 
 
 def _events(changes: Iterable[Change]) -> str:
-    return f"{{{','.join([str(one.events) for one in changes])}}}"
+    return _list([str(one.events) for one in changes])
 
 
 def _ranks(changes: Sequence[Change]) -> str | None:
     ranks = [one.rank for one in changes]
-    if not any(rank is not None for rank in ranks):
-        return None
-    quoted = ["NULL" if rank is None else f'"{_QUOTED.sub(_BACKSLASH, rank)}"' for rank in ranks]
-    return f"{{{','.join(quoted)}}}"
+    return _texts(ranks) if any(rank is not None for rank in ranks) else None
 
 
 def _members(changes: Sequence[Change]) -> str | None:
     members = [one.member for one in changes]
-    return f"{{{','.join([member or 'NULL' for member in members])}}}" if any(members) else None
-
-
-_QUOTED: Final = re.compile(r'["\\]')
-_BACKSLASH: Final = r"\\\g<0>"
+    return _list([member or "NULL" for member in members]) if any(members) else None
 
 
 # --- few: one statement ---------------------------------------------------------------------------------------
 
 
 def _append_few(items: Sequence[Item], permanent: bool) -> dict[str, str]:
-    with connection.cursor() as cursor:
+    with prepared() as cursor:
         cursor.execute(_APPEND_FEW, _few(items) | {"permanent": permanent})
         fresh = {digest for (digest,) in cursor.fetchall()}
     return payloads([item.event.digest for item in items if item.event.digest not in fresh])
 
 
-def _few(items: Sequence[Item]) -> dict[str, Any]:
+def _few(items: Sequence[Item]) -> dict[str, str]:
     events = [item.event for item in items]
-    fed = [(item.event.digest, delta) for item in items if isinstance(item, Matched) for delta in deltas([item])]
+    matched = [item if isinstance(item, Matched) else None for item in items]
+    fed = [(item.event.digest, delta) for item in matched if item for delta in deltas([item])]
+    changes = [delta.changes for _, delta in fed]
     return {
-        "digest": [event.digest for event in events],
-        "payload": [event.payload for event in events],
-        "source": [event.source for event in events],
-        "event_id": [event.id for event in events],
-        "type": [event.type for event in events],
-        "occurred_at": [event.occurred_at for event in events],
-        "recorded_at": [event.recorded_at for event in events],
-        "properties": [event.properties_json for event in events],
-        "extensions": [event.extensions_json for event in events],
-        "customer_id": [item.customer_id if isinstance(item, Matched) else None for item in items],
-        "customer_key": [event.customer_key for event in events],
-        "revision": [item.revision if isinstance(item, Matched) else None for item in items],
-        "reason": [item.reason if isinstance(item, Unmatched) else None for item in items],
-        "fed": [digest for digest, _ in fed],
-        "starts_at": [delta.starts_at for _, delta in fed],
-        "dimensions": [delta.dimensions for _, delta in fed],
-        "meters": [_meters(delta.changes) for _, delta in fed],
-        "quantities": [_quantities(delta.changes) for _, delta in fed],
-        "counts": [_events(delta.changes) for _, delta in fed],
-        "ranks": [_ranks(delta.changes) for _, delta in fed],
-        "members": [_members(delta.changes) for _, delta in fed],
+        "digest": _list([event.digest for event in events]),
+        "payload": _list([event.payload for event in events]),
+        "source": _texts([event.source for event in events]),
+        "event_id": _texts([event.id for event in events]),
+        "type": _texts([event.type for event in events]),
+        "occurred_at": _list([event.occurred_at.isoformat() for event in events]),
+        "recorded_at": _list([_instant(event.recorded_at) for event in events]),
+        "properties": _texts([event.properties_json for event in events]),
+        "extensions": _texts([event.extensions_json for event in events]),
+        "customer_id": _list([str(item.customer_id) if item else "NULL" for item in matched]),
+        "customer_key": _texts([event.customer_key for event in events]),
+        "revision": _list([str(item.revision) if item else "NULL" for item in matched]),
+        "reason": _texts([item.reason if isinstance(item, Unmatched) else None for item in items]),
+        "fed": _list([digest for digest, _ in fed]),
+        "starts_at": _list([delta.starts_at.isoformat() for _, delta in fed]),
+        "dimensions": _texts([delta.dimensions for _, delta in fed]),
+        "meters": _texts([_meters(one) for one in changes]),
+        "quantities": _texts([_quantities(one) for one in changes]),
+        "counts": _texts([_events(one) for one in changes]),
+        "ranks": _texts([_ranks(one) for one in changes]),
+        "members": _texts([_members(one) for one in changes]),
     }
 
 
@@ -361,7 +371,7 @@ WITH sent AS (
                customer_id, revision, customer_key, reason)
 ), fresh AS (
     INSERT INTO billing_eventidentity (digest, payload, recorded_at, permanent)
-    SELECT digest, payload, recorded_at, %(permanent)s FROM sent
+    SELECT digest, payload, recorded_at, %(permanent)s::bool FROM sent
     ON CONFLICT DO NOTHING RETURNING digest
 ), stored AS (
     INSERT INTO billing_usageevent

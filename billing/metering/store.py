@@ -10,6 +10,7 @@ import msgspec
 from django.db import connection, connections
 
 from accounts.models import Customer
+from accounts.prepared import prepared
 from billing.metering.counting import Counter, Definition, counter
 from billing.metering.identity import number
 from billing.metering.judging import Event
@@ -56,8 +57,7 @@ def held_catalogue(
 ) -> tuple[dict[str, int], dict[str, datetime], dict[str, list[Counter]]]:
     """`hold_catalogue`, the customers by key, `clock_times` and `counters`, in one round trip. They stay three
     statements, because what is read must be read after the lock was taken."""
-    connection.ensure_connection()
-    with connection.cursor() as lock, connection.cursor() as customers, connection.cursor() as meters:
+    with prepared() as lock, prepared() as customers, prepared() as meters:
         with connection.wrap_database_errors, connection.connection.pipeline():
             lock.execute(_HOLD, [_CATALOGUE_LOCK])
             customers.execute(_CUSTOMERS, [list(keys)])
@@ -67,11 +67,11 @@ def held_catalogue(
         return {key: customer_id for key, customer_id, _ in found}, clocks, _compiled(_defined(meters.fetchall()))
 
 
-_HOLD: Final = "SELECT pg_advisory_xact_lock_shared(%s)"
+_HOLD: Final = "SELECT pg_advisory_xact_lock_shared(%s::bigint)"
 _CUSTOMERS: Final = """
 SELECT customer.key, customer.id, clock.now
 FROM accounts_customer AS customer LEFT JOIN accounts_testclock AS clock ON clock.id = customer.test_clock_id
-WHERE customer.key = ANY(%s)
+WHERE customer.key = ANY(%s::text[])
 """
 
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+from django.db import connection
 
 from billing.metering import ingesting
 from billing.metering.identity import member_digest
@@ -62,6 +63,19 @@ def test_meters_with_the_same_dimensions_are_changed_by_one_row(acme, tokens, fi
     assert (together.ranks[:3], other.ranks, other.members) == ([None, None, None], None, None)
     assert together.ranks[3].endswith('NULL"\\\x01a"\\{,}')
     assert [member and member.hex for member in together.members] == [None, None, member_digest("NULL"), None]
+
+
+def test_what_is_asked_all_the_time_is_planned_once(monkeypatch):
+    monkeypatch.setattr(connection.connection, "prepare_threshold", 1)
+
+    for size in (1, FEW, 2, FEW):
+        ingest(*(event(f"{size}-{n}", customer="unknown" if n else "acme") for n in range(size)), at=AT)
+
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT statement FROM pg_prepared_statements ORDER BY statement")
+        prepared = [statement.split()[0] for (statement,) in cursor.fetchall()]
+    assert sorted(prepared) == ["SELECT", "SELECT", "SELECT", "WITH"]
+    assert (UsageEvent.objects.count(), UnmatchedEvent.objects.count()) == (3, 3)
 
 
 @pytest.mark.parametrize("size", [FEW, MANY])
