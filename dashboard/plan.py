@@ -21,7 +21,6 @@ from billing.credits.statements import (
     SpendMinimum,
     explanation,
 )
-from billing.cycle.bridge import Bridge
 from billing.pricing import comparing
 from billing.pricing.models import CreditEvery, FeeTiming, PlanVersion
 from billing.pricing.queries import PriceTerms, spec_of
@@ -151,7 +150,7 @@ class ChangeView:
 
 @dataclass(frozen=True, slots=True)
 class PlanPage:
-    """One reading of a customer's plan. `bridge` has a row per unit, that of the plan's currency first."""
+    """One reading of a customer's plan."""
 
     name: str
     number: int
@@ -163,7 +162,6 @@ class PlanPage:
     included: tuple[IncludedView, ...]
     invoice: InvoiceView
     closing: ClosingView | None
-    bridge: tuple[Bridge, ...]
     book: tuple[BookView, ...]
     changes: tuple[ChangeView, ...]
 
@@ -184,7 +182,6 @@ def plan_page(reading: PlanReading) -> PlanPage:
         included=tuple(_included(reading)),
         invoice=invoice_view(reading.statement),
         closing=_closing_view(reading.closing),
-        bridge=tuple(reading.bridges),
         book=tuple(price_book(reading)),
         changes=tuple(_changes(reading)),
     )

@@ -1,9 +1,12 @@
 """Plan & pricing: what a customer pays and why; and from each line down to its events and their receipts."""
 
+from functools import partial
 from typing import Final
 
+from django.core.cache import caches
 from django.http import Http404, HttpResponse
 from django.shortcuts import render
+from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
@@ -24,17 +27,51 @@ from dashboard.views.customers import remember
 from dashboard.views.overview import chosen_period, period_query
 
 PAGE: Final = "dashboard/plan.html"
+SHORT, LONGER = 60, 600  # seconds
 EVENTS: Final = 200  # events of the meter that are looked through for those of a line
 
 
 @require_safe
 def show(request: MemberRequest, key: str) -> HttpResponse:
+    """The page. Two of its parts are worked out only when they are asked for (`?show=`): they read much, and nobody
+    needs them to be live."""
     access = customer_for(request, key)
     remember(request, access)
     reading = _reading(request, access)
+    asked = request.GET.get("show", "") if reading.period else ""
     with snapshot():
-        compared = plan.comparison(reading) if reading.period else None
-        return _show(request, reading, access, PAGE, comparison=compared)
+        match asked:
+            case "bridge":
+                more = {"bridge": reading.bridges, "bridge_at": reading.local(reading.at)}
+            case "comparison":
+                more = {"comparison": _comparison(reading), "compared": True}
+            case _:
+                return _show(request, reading, access, PAGE)
+        if request.htmx:
+            return _part(request, reading, access, f"{PAGE}#{asked}", more)
+        return _show(request, reading, access, PAGE, **more)
+
+
+def _comparison(reading: PlanReading) -> plan.ComparisonView | None:
+    """Kept for a minute, or ten where the period is over: it takes a number of queries for each listed plan."""
+    period = reading.compared
+    key = f"comparison:{period.subscription.public_id}:{period.version_id}:{period.pk}"
+    seconds = LONGER if period.ends_at <= reading.at else SHORT
+    return caches["process"].get_or_set(key, partial(plan.comparison, reading), seconds)
+
+
+def _part(
+    request: MemberRequest, reading: PlanReading, access: Access, template: str, more: dict[str, object]
+) -> HttpResponse:
+    with timezone.override(reading.timezone):
+        return render(request, template, {**access.context, **more, "addresses": _addresses(reading)})
+
+
+def _addresses(reading: PlanReading) -> dict[str, str]:
+    """Of the parts that are asked for."""
+    page = reverse("plan", args=[reading.customer.key])
+    start = period_query(reading.chosen) or "?"
+    return {part: f"{page}{start}{'' if start == '?' else '&'}show={part}" for part in ("bridge", "comparison")}
 
 
 @require_safe
@@ -63,6 +100,7 @@ def _show(request: MemberRequest, reading: PlanReading, access: Access, template
         "timezone": reading.timezone,
         "chosen": period_query(reading.chosen),
         "earlier": period_query(earlier),
+        "addresses": _addresses(reading),
     }
     with timezone.override(reading.timezone):
         return stamped(render(request, template, context), freshness)

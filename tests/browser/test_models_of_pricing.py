@@ -110,6 +110,7 @@ def test_a_model_is_set_up_by_hand_charged_and_explained(site, alice, olivia, na
     for row in page.locator("details.explain summary").all():
         row.click()
     expect(page.locator("#invoice")).to_contain_text(model.explained)
+    page.get_by_role("link", name="Check the amount due").click()
     expect(page.locator("#bridge")).to_contain_text(re.compile(r"\+ unexplained\s*0\s"))
     receipt_opens(page, used[0])
     assert_is_what_the_events_come_to(api, name, used, model)

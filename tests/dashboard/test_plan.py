@@ -97,9 +97,20 @@ def test_the_upcoming_invoice_opens_to_its_arithmetic_and_ends_in_the_amount_due
     ]
 
 
-def test_the_bridge_is_on_the_page(member, busy):
-    assert "+ unexplained 0 = due 5.16" in text(page(member))
-    assert [row.unexplained for row in read(busy).bridge] == [0, 0]
+def test_the_bridge_is_worked_out_when_it_is_asked_for(member, busy):
+    html = page(member)
+    assert "unexplained" not in html
+    assert "unexplained" not in page(member, "/c/acme/plan/live")
+    address = unescape(re.search(r'id="bridge".*?hx-get="([^"]+)"', html, re.S)[1])
+
+    alone = text(page(member, address))
+    part = member.get(address, headers={"HX-Request": "true"}).content.decode()
+
+    assert "+ unexplained 0 = due 5.16" in alone
+    assert "Price book" in alone
+    assert part.lstrip().startswith('<section class="card" id="bridge"')
+    assert "+ unexplained 0 = due 5.16" in text(part)
+    assert [row.unexplained for row in PlanReading(busy.customer, clock.now()).bridges] == [0, 0]
 
 
 def test_the_price_book_lists_every_row_with_its_price(member, busy):
@@ -155,7 +166,12 @@ def test_it_says_what_the_last_period_would_have_been_on_another_plan(member, ac
     house.now = clock.now()
     house.use(days_ago=30, model="large-2", input_tokens=2_000_000, output_tokens=1_000_000)
     house.count()
-    said = text(page(member))
+    assert "on other plans" in text(page(member))
+    assert "Flat" not in text(page(member))
+    said = text(page(member, show="comparison"))
+    part = member.get("/c/acme/plan?show=comparison", headers={"HX-Request": "true"}).content.decode()
+    assert part.lstrip().startswith('<section class="card" id="comparison"')
+    assert "Flat" in text(part)
     assert "Your last billing period on other plans" in said
     assert re.search(r"Flat \$3.00 per month, in advance, and what you use. \$6\.00", said)
     assert "Secret" not in said
