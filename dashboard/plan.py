@@ -21,6 +21,7 @@ from billing.credits.statements import (
     SpendMinimum,
     explanation,
 )
+from billing.cycle.projection import Projection
 from billing.pricing import comparing
 from billing.pricing.models import CreditEvery, FeeTiming, PlanVersion
 from billing.pricing.queries import PriceTerms, spec_of
@@ -95,7 +96,8 @@ class DiscountView:
 
 @dataclass(frozen=True, slots=True)
 class InvoiceView:
-    """The upcoming invoice in the making: rows in the plan's currency, and those in other units that lead to them."""
+    """The upcoming invoice in the making: rows in the plan's currency, and those in other units that lead to them.
+    `expected`: what will be due if usage goes on as forecast, where a minimum is not reached yet."""
 
     unit: str
     rows: tuple[InvoiceRow, ...]
@@ -107,6 +109,7 @@ class InvoiceView:
     credits_applied: Decimal
     amount_due: Decimal
     runs: bool
+    expected: Decimal | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +183,7 @@ def plan_page(reading: PlanReading) -> PlanPage:
         period_end=reading.local(period.ends_at),
         sentences=tuple(_sentences(reading)),
         included=tuple(_included(reading)),
-        invoice=invoice_view(reading.statement),
+        invoice=invoice_view(reading.statement, reading.projection),
         closing=_closing_view(reading.closing),
         book=tuple(price_book(reading)),
         changes=tuple(_changes(reading)),
@@ -253,12 +256,12 @@ def _included(reading: PlanReading) -> Iterator[IncludedView]:
 # --- the upcoming invoice ---------------------------------------------------------------------------------------
 
 
-def invoice_view(found: PeriodStatement) -> InvoiceView:
+def invoice_view(found: PeriodStatement, ahead: Projection | None) -> InvoiceView:
     """The statement, row by row. Rows without usage and amount are left out."""
     main, *others = found.units
     return InvoiceView(
         unit=main.unit,
-        rows=tuple(_rows((*main.fee_rows, *main.usage_rows, *main.true_up_rows, *main.late_rows), main.unit)),
+        rows=tuple(_rows((*main.fee_rows, *main.usage_rows, *main.true_up_rows, *main.late_rows), main.unit, ahead)),
         other_rows=tuple(row for other in others for row in _rows(other.rows, other.unit)),
         discounts=tuple(DiscountView(one.offer.name, one.amount) for one in main.discount_rows),
         credits=tuple(
@@ -270,6 +273,7 @@ def invoice_view(found: PeriodStatement) -> InvoiceView:
         credits_applied=main.credits_applied,
         amount_due=main.amount_due,
         runs=found.runs,
+        expected=None if ahead is None else ahead.expected.amount_due,
     )
 
 
@@ -280,12 +284,14 @@ def _closing_view(found: Sequence[Statement[Source]]) -> ClosingView | None:
     return ClosingView(found[0].unit, rows, found[0].amount_due)
 
 
-def _rows(rows: Iterable[Row[Source]], unit: str) -> Iterator[InvoiceRow]:
+def _rows(rows: Iterable[Row[Source]], unit: str, ahead: Projection | None = None) -> Iterator[InvoiceRow]:
     for row in rows:
         source = row.source
         if isinstance(source, Line) and not source.quantity and not source.amount:
             continue
         kind, name, note, version, line = _described(source)
+        if kind == "true_up" and ahead is not None:
+            note = f"{money.display(ahead.true_up(row), unit)} if usage goes on as expected"
         yield InvoiceRow(
             kind=kind,
             name=name,

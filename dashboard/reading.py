@@ -24,6 +24,7 @@ from billing.credits.burning import paid_series
 from billing.credits.statements import PeriodStatement, Source, closing_statement, period_statement
 from billing.cycle.bridge import Bridge, bridges
 from billing.cycle.preview import Preview, preview
+from billing.cycle.projection import Projection, prepaid_of, projected
 from billing.metering import queries as metering
 from billing.metering.models import Meter
 from billing.periods import QUARTER, Interval, buckets, quarter_floor
@@ -213,6 +214,14 @@ class PlanReading(Reading):
     @cached_property
     def statement(self) -> PeriodStatement:
         return period_statement(self.the_period, at=self.at)
+
+    @cached_property
+    def projection(self) -> Projection | None:
+        """Where the statement ends if usage goes on as forecast; None where no minimum is open."""
+        found = self.statement
+        if not (found.runs and found.main.true_up_rows) or self.unit != found.main.unit or self.forecast is None:
+            return None
+        return projected(found, self.forecast, prepaid_of(self.balances, self.unit))
 
     @cached_property
     def closing(self) -> Sequence[Statement[Source]]:

@@ -151,7 +151,9 @@ class ForecastBody(serializers.Serializer[Any]):
     """Where the billing period will end, with the range in which four of five forecasts hold."""
 
     unit = serializers.CharField()
-    expected = ExactDecimalField(allow_null=True)
+    expected = ExactDecimalField(
+        allow_null=True, help_text="Spend: minimums that it does not reach are `expected` of the upcoming invoice."
+    )
     low = ExactDecimalField(allow_null=True)
     high = ExactDecimalField(allow_null=True)
     method = serializers.CharField(help_text="How it was made, or what is missing.")

@@ -104,13 +104,16 @@ class Late:
 @dataclass(frozen=True, slots=True)
 class PeriodStatement:
     """One statement per unit, that of the plan's currency first. `covered`: the period, and those of add-ons that it
-    lists. `runs`: true-ups are a projection, because the period has not ended."""
+    lists. `runs`: it has not ended by `at`, so its true-ups are what would be missing if nothing more were used.
+    `offers`: what coupons give, whether or not there is anything to discount."""
 
+    at: datetime
     period: BillingPeriod
     covered: Sequence[BillingPeriod]
     runs: bool
     units: Sequence[Statement[Source]]
     applied: Sequence[Applied]
+    offers: Sequence[Offer]
 
     @property
     def main(self) -> Statement[Source]:
@@ -175,11 +178,13 @@ def _period_statement(period: BillingPeriod, given: Sequence[Offer], at: datetim
     currency = period.version.plan.currency
     units = [currency, *sorted({*(line.unit for line in rated), *(row.unit for row in late)} - {currency})]
     return PeriodStatement(
+        at=at,
         period=period,
         covered=covered,
         runs=at < period.ends_at,
         units=[_statement(unit, covered, rated, paid, late, given=given) for unit in units],
         applied=paid.applied(),
+        offers=given,
     )
 
 

@@ -26,6 +26,7 @@ from billing.credits.statements import (
     period_statement,
 )
 from billing.cycle.bridge import Bridge, bridges
+from billing.cycle.projection import Projection, projection
 from billing.http import (
     ApiError,
     ApiView,
@@ -106,6 +107,9 @@ class TrueUpAnswer(serializers.Serializer[Any]):
     minimum = ExactDecimalField(help_text="In the price's unit.")
     amount = ExactDecimalField()
     projected = serializers.BooleanField(help_text="The period still runs: what is due if nothing more is used.")
+    expected = ExactDecimalField(
+        allow_null=True, help_text="What will be due if usage goes on as forecast; null without a forecast."
+    )
     explanation = serializers.CharField()
 
 
@@ -159,6 +163,15 @@ class ClosingAnswer(serializers.Serializer[Any]):
     totals = TotalsAnswer(many=True, help_text="One per unit.")
 
 
+class ExpectedAnswer(serializers.Serializer[Any]):
+    usage = ExactDecimalField()
+    true_ups = ExactDecimalField()
+    amount_due = ExactDecimalField()
+    low = ExactDecimalField(help_text="Amount due at the low end of the forecast.")
+    high = ExactDecimalField(help_text="Amount due at its high end.")
+    method = serializers.CharField(help_text="How the forecast was made.")
+
+
 class UpcomingAnswer(PeriodAnswer):
     unit = serializers.CharField(help_text="The plan's currency; lines and credits may have units of their own.")
     lines = LineAnswer(many=True)
@@ -170,6 +183,11 @@ class UpcomingAnswer(PeriodAnswer):
     rounding = ExactDecimalField(help_text="What whole minor units add to or take from exact amounts.")
     amount_due = ExactDecimalField()
     totals = TotalsAnswer(many=True, help_text="One per unit; amounts add up to `amount_due`.")
+    expected = ExpectedAnswer(
+        allow_null=True,
+        help_text="At the end of the period if usage goes on as forecast, in its unit. Null where no true-up is "
+        "projected, or there is no forecast.",
+    )
     closing = ClosingAnswer(
         allow_null=True,
         help_text="Of a subscription that has ended: late adjustments since its last period was closed, which are not "
@@ -199,7 +217,9 @@ class UpcomingInvoiceView(ApiView):
             period = _open_period(customer, asked.get("subscription"), at)
             found = period_statement(period, at=at)
             closing = closing_statement(period.subscription)
-        return Response({**shown_period(period), **stamps, **shown_statement(found), "closing": shown_closing(closing)})
+            ahead = projection(found)
+        shown = {**shown_period(period), **stamps, **shown_statement(found, ahead)}
+        return Response({**shown, "expected": _shown_expected(ahead), "closing": shown_closing(closing)})
 
 
 class BridgeView(ApiView):
@@ -287,7 +307,7 @@ def _shown_version(version: PlanVersion) -> dict[str, Any]:
     return {"plan": version.plan.key, "version": version.number}
 
 
-def shown_statement(found: PeriodStatement) -> dict[str, Any]:
+def shown_statement(found: PeriodStatement, ahead: Projection | None = None) -> dict[str, Any]:
     main = found.main
     return {
         "unit": main.unit,
@@ -296,13 +316,27 @@ def shown_statement(found: PeriodStatement) -> dict[str, Any]:
             *(_shown_late(row) for one in found.units for row in one.late_rows),
         ],
         "fees": list(map(_shown_fee, main.fee_rows)),
-        "true_ups": [_shown_true_up(row, projected=found.runs) for row in main.true_up_rows],
+        "true_ups": [_shown_true_up(row, found.runs, ahead) for row in main.true_up_rows],
         "discounts": list(map(_shown_discount, main.discount_rows)),
         "credits": list(map(_shown_applied, found.applied)),
         "tax": plain(main.tax),
         "rounding": plain(main.rounding),
         "amount_due": plain(main.amount_due),
         "totals": [{"unit": one.unit, **_shown_totals(one)} for one in found.units],
+    }
+
+
+def _shown_expected(ahead: Projection | None) -> dict[str, str] | None:
+    if ahead is None:
+        return None
+    low, high = sorted((ahead.low.amount_due, ahead.high.amount_due))
+    return {
+        "usage": plain(ahead.expected.usage),
+        "true_ups": plain(ahead.expected.true_ups),
+        "amount_due": plain(ahead.expected.amount_due),
+        "low": plain(low),
+        "high": plain(high),
+        "method": ahead.forecast.method,
     }
 
 
@@ -383,7 +417,7 @@ def _shown_fee(row: Row[Source]) -> dict[str, Any]:
     }
 
 
-def _shown_true_up(row: Row[Source], *, projected: bool) -> dict[str, Any]:
+def _shown_true_up(row: Row[Source], projected: bool, ahead: Projection | None) -> dict[str, Any]:
     source = row.source
     line = source.line if isinstance(source, RowMinimum) else None
     assert not isinstance(source, Line | Overage | Fee | Late)
@@ -394,6 +428,7 @@ def _shown_true_up(row: Row[Source], *, projected: bool) -> dict[str, Any]:
         "minimum": plain(source.minimum),
         "amount": plain(row.amount),
         "projected": projected,
+        "expected": None if ahead is None else plain(ahead.true_up(row)),
         "explanation": explanation(row),
     }
 

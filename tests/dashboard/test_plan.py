@@ -113,6 +113,20 @@ def test_the_bridge_is_worked_out_when_it_is_asked_for(member, busy):
     assert [row.unexplained for row in PlanReading(busy.customer, clock.now()).bridges] == [0, 0]
 
 
+def test_a_minimum_is_projected_with_and_without_further_usage(member, acme, plan):
+    version = make_version(Plan.objects.get(key="pro"), prices=PRICES, minimum_spend=D(5000))
+    house = House(acme)
+    house.now -= timedelta(days=6)
+    house.subscribe(version)
+    house.now = clock.now()
+    for day in range(6):
+        house.use(days_ago=day, model="large-2", input_tokens=10_000_000)
+    house.count()
+    said = text(page(member))
+    assert "projected: this if nothing more is used" in said
+    assert re.search(r"if nothing more is used until [^;]+; \$[\d,.]+ if usage goes on as expected", said)
+
+
 def test_the_price_book_lists_every_row_with_its_price(member, busy):
     said = text(page(member))
     assert "model large-2 2.5 USD per 1,000,000" in said
