@@ -1,18 +1,33 @@
 """Whatever happens in whatever order, credits end where a plain model says, and the books agree with themselves.
 
-Hypothesis draws the steps. After each of them the books agree, whether its usage is counted yet or not; whenever they
-are settled, everything is as tests/oracle/credits.py spends it from the beginning. So of the invariants of a ledger:
-transactions balance in each unit (I1), stored balances are the sums of entries and the model's (I2), a grant's amount
-is used, expired, void, rolled over or left (I3), none pays outside its time and scope or out of burn order (I4, I5), an
-event counts once or is void (I6), counters are the sums of their events (I7), a task that runs again changes nothing
-(I10), the order of arrival does not matter, because the model knows none (I11), days add up to the whole (I13), and
-lines, cells, entries and balances are the same numbers (I14). Deferred revenue and invoices (I8, I9, I12) lie in rooms
-below these.
+Hypothesis draws the steps: grants, usage in time and late, corrections, calls that ask first and end in each way, plan
+changes, time, and every task twice. After each step the books agree, whether its usage is counted yet or not, and every
+question whether a call may run is answered as tests/oracle/holds.py answers it. Whenever they are settled, everything
+is as tests/oracle/credits.py spends it from the beginning. So these hold, of which `Credits` says where:
+
+1. each transaction balances in each unit, and so do all of them together;
+2. stored balances are the sums of their entries and what the model says;
+3. a grant's amount is used, expired, void, rolled over or left, none of them below zero;
+4. no grant pays outside its time and its meters;
+5. grants are spent in one order;
+6. each event is on a line that is billed, or on one that is open, once;
+7. counters are the sums of their events;
+8. what is owed for a grant is what is left of it at its cost basis;
+9. what was billed stays as it was, line by line and statement by statement;
+10. a task that runs again changes nothing;
+11. the order and the batches in which events come do not matter, for the model knows neither;
+12. lines that are billed anew from their events are what was billed;
+13. days add up to the whole;
+14. chart, lines, cells, ledger and statement are the same numbers.
 """
 
+import json
 import os
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from itertools import count
 from math import inf
 
@@ -25,23 +40,37 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from accounts.models import Customer
-from billing.credits import queries, services
+from billing.authorizations import queries
+from billing.authorizations import services as authorizations
+from billing.authorizations.facts import Usage
+from billing.authorizations.models import Authorization
+from billing.authorizations.services import Denied
+from billing.credits import queries as credit_questions
+from billing.credits import services
 from billing.credits.booking import is_withdrawn
 from billing.credits.models import AllocationCell, CreditGrant, GrantKind, LedgerEntry
+from billing.credits.queries import GrantBalance
 from billing.cycle import services as cycle
 from billing.cycle.checking import check_all, retry_parked
 from billing.cycle.verify import differences
+from billing.errors import Conflict
 from billing.metering import correcting
+from billing.metering import services as metering
+from billing.metering.models import Meter
 from billing.periods import QUARTER
 from billing.pricing.spec import CreditSpec, PriceSpec
 from billing.rating.queries import rated_series
+from billing.subscriptions.models import BillingPeriod
 from tests.factories import event, ingest, make_meter, make_plan, make_subscription, make_version
+from tests.invariants import books
 from tests.oracle.credits import Grant, Spent, Use, spend
+from tests.oracle.holds import ANY, Hold, Purse
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 DAY = 96  # quarter hours
 LASTS = {"a": DAY, "b": 7 * DAY}
 PLANS = {"small": (1, 10), "large": (2, 30)}  # credits in a quarter hour of the day, and how many roll over
+SOLD_FOR = Decimal("0.37")  # a paid credit
 
 AWAY = st.sampled_from([0, 0, 1, 7, 40, DAY, 3 * DAY])  # near, a day off, and far enough for periods to close
 METERS = st.sampled_from("ab")
@@ -81,9 +110,15 @@ class Credits(RuleBasedStateMachine):
         self.plan = "small"
         self.segments: list[tuple[int, int, str]] = [(0, DAY, "small")]
         self.uses: dict[str, Use] = {}
-        self.sent: dict[str, object] = {}
+        self.sent: dict[str, dict[str, object]] = {}
         self.given: dict[int, int] = {}  # ids of grants, by the number that the model gives them
         self.grants: list[Grant] = []
+        self.holds: dict[str, Hold] = {}
+        self.frozen = books.Frozen()
+        # As of the last settlement: the usage that it saw, what it left of each grant, and which periods are closed.
+        self.counted: dict[str, Use] = {}
+        self.left: dict[int, int] = {}
+        self.closed_before, self.rolled_at = dict.fromkeys(LASTS, 0), 0
         self.settle()
 
     def teardown(self) -> None:
@@ -96,6 +131,13 @@ class Credits(RuleBasedStateMachine):
     def time(self) -> datetime:
         return self.at(self.now)
 
+    def sends(self, meter: str, at: int, quantity: int, **fields: object) -> dict[str, object]:
+        """An event that the model knows, too."""
+        name = f"e{next(self.numbers)}"
+        self.uses[name] = Use(at, meter, quantity)
+        self.sent[name] = event(name, "globex", type=meter, timestamp=self.at(at).isoformat(), n=quantity, **fields)
+        return self.sent[name]
+
     # --- what happens ---------------------------------------------------------------------------------------------
 
     @rule(away=AWAY)
@@ -105,15 +147,16 @@ class Credits(RuleBasedStateMachine):
     @rule(meter=METERS, ago=AWAY, quantity=st.integers(1, 60))
     def use(self, meter, ago, quantity):
         """An event comes, perhaps late: into a period that is open, in grace or closed."""
-        name, at = f"e{next(self.numbers)}", max(self.now - ago, 0)
-        self.uses[name] = Use(at, meter, quantity)
-        self.sent = event(name, "globex", type=meter, timestamp=self.at(at).isoformat(), n=quantity)
-        assert ingest(self.sent, at=self.time, backfill=True).accepted == 1
+        sent = self.sends(meter, max(self.now - ago, 0), quantity)
+        assert ingest(sent, at=self.time, backfill=True).accepted == 1
 
     @precondition(lambda self: self.sent)
-    @rule()
-    def send_again(self):
-        assert ingest(self.sent, at=self.time, backfill=True).duplicate == 1
+    @rule(data=st.data())
+    def send_again(self, data):
+        """However long ago it came. What a corrected one had said at first may be forgotten by now."""
+        name = data.draw(st.sampled_from(sorted(self.sent)))
+        answer = ingest(self.sent[name], at=self.time, backfill=True)
+        assert (answer.accepted, answer.duplicate + answer.conflict) == (0, 1)
 
     @precondition(lambda self: self.uses)
     @rule(data=st.data())
@@ -148,11 +191,13 @@ class Credits(RuleBasedStateMachine):
             effective_at=self.at(start),
             expires_at=None if lasts == inf else self.at(start + lasts),
             meters=[meter] if meter else [],
+            cost_basis=SOLD_FOR if kind == "paid" else None,
             at=self.time,
         )
         grant = Grant(next(self.numbers), amount, kind, priority, start, start + lasts, meter=meter)
         self.given[grant.number] = given.pk
         self.grants.append(grant)
+        self._is_settled()
 
     @rule(data=st.data())
     def void_grant(self, data):
@@ -166,6 +211,7 @@ class Credits(RuleBasedStateMachine):
         services.void(grant=self.stored(grant), reason="A test", at=self.time)
         grant.paid_when_void = self.spent().by_grant[grant.number]
         grant.void_end = self.now + 1
+        self._is_settled()
 
     @rule(data=st.data(), amount=st.integers(-90, 40).filter(bool))
     def adjust_grant(self, data, amount):
@@ -180,6 +226,71 @@ class Credits(RuleBasedStateMachine):
             return
         services.adjust(grant=self.stored(grant), **adjustment)
         grant.adjusted += amount
+        self._is_settled()
+
+    @rule(meter=METERS, amount=st.integers(1, 60), lasts=st.sampled_from([1, 2, 8, DAY]))
+    def authorize(self, meter, amount, lasts):
+        """A call asks, and may run if everything that is used, held and asked for is paid."""
+        purse = self._purse()
+        after = purse.available_after(meter, amount)
+        answer = authorizations.authorize(
+            customer=self.customer,
+            wanted=[Usage(Meter.objects.get(key=meter), Decimal(amount))],
+            ttl=lasts * QUARTER,
+            at=self.time,
+        )
+        if after is None:
+            assert isinstance(answer, Denied)
+            assert answer.reason == "credit_exhausted"
+        else:
+            assert answer.available_after == {"credits": after}
+            self.holds[answer.id] = Hold(meter if purse.is_scoped else ANY, amount, self.now + lasts)
+
+    @precondition(lambda self: self.holds)
+    @rule(data=st.data(), end=st.sampled_from([authorizations.release, authorizations.capture]))
+    def end_hold(self, data, end):
+        """The call did not run, or what it used is sent separately."""
+        authorization, hold = self._a_hold(data)
+        if hold.is_open(self.now):
+            end(authorization=authorization, at=self.time)
+            hold.state = "gone"
+        else:
+            with pytest.raises(Conflict):
+                end(authorization=authorization, at=self.time)
+
+    @precondition(lambda self: self.holds)
+    @rule(data=st.data(), meter=METERS, quantity=st.integers(1, 60))
+    def capture_with_events(self, data, meter, quantity):
+        """What the call used, perhaps more than it asked for. Of a hold that has ended nothing is recorded."""
+        authorization, hold = self._a_hold(data)
+        capture = partial(authorizations.capture_with_events, authorization=authorization, api_key=None, at=self.time)
+        if hold.is_open(self.now):
+            _, answer = capture(events=[self.sends(meter, self.now, quantity)])
+            assert answer.accepted == 1
+            hold.state = "used"
+        else:
+            with pytest.raises(Conflict):
+                capture(events=[event("never", "globex", type=meter, timestamp=self.time.isoformat(), n=quantity)])
+
+    @precondition(lambda self: self.holds)
+    @rule(data=st.data(), meter=METERS, ago=st.sampled_from([0, 0, 1, DAY]), quantity=st.integers(1, 60))
+    def use_of_a_hold(self, data, meter, ago, quantity):
+        """An event that ends a hold. It counts as well where the hold has ended, with a warning."""
+        authorization, hold = self._a_hold(data)
+        sent = self.sends(meter, max(self.now - ago, 0), quantity, authorization=authorization.public_id)
+        body = json.dumps([sent]).encode()
+        answer = authorizations.take(body=body, content_type="application/json", api_key=None, at=self.time)
+        assert answer.accepted == 1
+        warnings = [result["warning"] for result in answer.results]
+        if hold.is_open(self.now):
+            assert warnings == []
+            hold.state = "used"
+        else:
+            assert warnings == ["authorization_not_open"]
+
+    def _a_hold(self, data) -> tuple[Authorization, Hold]:
+        public_id = data.draw(st.sampled_from(sorted(self.holds)))
+        return Authorization.objects.select_related("customer").get(public_id=public_id), self.holds[public_id]
 
     @rule()
     def change_plan(self):
@@ -193,7 +304,9 @@ class Credits(RuleBasedStateMachine):
             self.segments = [*before[:-1], (before[-1][0], end, self.plan)]  # a change that is taken back never was
         else:
             self.segments = [*before, (start, end, self.plan)]
+        self._periods_roll()
         self._plan_gives()
+        self._is_settled()
 
     @rule()
     def run_every_task_twice(self):
@@ -201,19 +314,69 @@ class Credits(RuleBasedStateMachine):
         entries = LedgerEntry.objects.count()
         for _ in range(2):
             cycle.tick(at=self.time)
+            self._periods_roll()
             services.seal_all()
             assert check_all(at=self.time, since=START).differences == 0
             assert retry_parked(at=self.time) == 0
+            metering.replay_unmatched(at=self.time)
+            metering.purge_identities(at=self.time)
+            metering.purge_minutes(at=self.time)
+            authorizations.forget(at=self.time)
         assert LedgerEntry.objects.count() == entries
+        known = set(Authorization.objects.values_list("public_id", flat=True))
+        assert all(name in known or hold.state == "gone" for name, hold in self.holds.items())
+        self.holds = {name: hold for name, hold in self.holds.items() if name in known}
+        self.is_as_the_model_says()
+        self.frozen.statements_stay(self.customer, self.time)
+        for period in BillingPeriod.objects.all():
+            books.nothing_is_unexplained(period, self.time)
 
     @rule()
     def settle(self):
         cycle.advance(customer_id=self.customer.pk, at=self.time)
+        self._periods_roll()
+        self.counted = {name: copy(use) for name, use in self.uses.items()}
+        for hold in self.holds.values():
+            if not hold.is_open(self.now):
+                hold.state = "gone"
         while self.segments[-1][1] <= self.now:
             _, end, _ = self.segments[-1]
             self.segments.append((end, end + DAY, self.plan))
         self._plan_gives()
+        self._is_settled()
         self.is_as_the_model_says()
+
+    def _periods_roll(self) -> None:
+        """One that ended is closed a day later, but never in the roll that ends it."""
+        for meter, length in LASTS.items():
+            ended, over = self.rolled_at // length * length, (self.now - DAY) // length * length
+            self.closed_before[meter] = max(self.closed_before[meter], min(ended, over))
+        self.rolled_at = self.now
+
+    def _is_settled(self) -> None:
+        """What the ledger leaves of each grant, after the usage that is counted."""
+        spent = self.spent(self.counted)
+        self.left = {grant.number: 0 if grant.is_void else self._rest(grant, spent) for grant in self.grants}
+
+    def _rest(self, grant: Grant, spent: Spent) -> int:
+        came = grant.amount + grant.adjusted + spent.rolled_in[grant.number]
+        return came - spent.rolled_out[grant.number] - spent.by_grant[grant.number]
+
+    def _purse(self) -> Purse:
+        usable = [grant for grant in self.grants if grant.usable(self.now) and self.left[grant.number]]
+        return Purse([(grant, self.left[grant.number]) for grant in usable], self._held(), self._unsettled())
+
+    def _held(self) -> list[Hold]:
+        return [hold for hold in self.holds.values() if hold.is_reserved(self.now)]
+
+    def _unsettled(self) -> dict[str, int]:
+        """What came since the last settlement by meter, of periods that are not closed."""
+        sums: dict[str, int] = {}
+        for uses, sign in ((self.counted, -1), (self.uses, 1)):
+            for use in uses.values():
+                if use.at >= self.closed_before[use.meter]:
+                    sums[use.meter] = sums.get(use.meter, 0) + sign * use.quantity
+        return sums
 
     def _plan_gives(self) -> None:
         """A grant for each segment; where a change has cut one, another takes its place."""
@@ -231,7 +394,16 @@ class Credits(RuleBasedStateMachine):
 
     @invariant()
     def the_books_agree(self):
+        """1, 2, 7 and 14, also while usage waits to be counted."""
         assert list(differences()) == []
+        books.the_trial_balance_is_nought(self.customer)
+
+    @invariant()
+    def what_is_held_is_reserved(self):
+        [balance] = queries.balances(self.customer, self.time)
+        usable = [grant for grant in self.grants if grant.usable(self.now)]
+        left, held = sum(self.left[grant.number] for grant in usable), sum(hold.amount for hold in self._held())
+        assert (balance.balance, balance.reserved, balance.available) == (left, held, left - held)
 
     def stored(self, grant: Grant) -> CreditGrant:
         if grant.kind != "plan":
@@ -239,14 +411,15 @@ class Credits(RuleBasedStateMachine):
         found = CreditGrant.objects.filter(kind="plan", effective_at=self.at(grant.start)).order_by("-pk")
         return next(one for one in found if not is_withdrawn(one))
 
-    def spent(self) -> Spent:
+    def spent(self, uses: dict[str, Use] | None = None) -> Spent:
         cuts = {bound for start, end, _ in self.segments for bound in (start, end)}
-        return spend(list(self.uses.values()), self.grants, cuts=cuts, period_of=LASTS)
+        counted = self.uses if uses is None else uses
+        return spend(list(counted.values()), self.grants, cuts=cuts, period_of=LASTS)
 
     def is_as_the_model_says(self) -> None:
         spent = self.spent()
         [balance] = queries.balances(self.customer, self.time)
-        [as_recorded] = queries.balances(self.customer, self.time, recorded_by=self.time)
+        [as_recorded] = credit_questions.balances(self.customer, self.time, recorded_by=self.time)
         assert [self._facts(item) for item in as_recorded.grants] == [self._facts(item) for item in balance.grants]
         items = {self._place(item.grant): item for item in balance.grants if not self._is_replaced(item.grant)}
         assert len(items) == len(self.grants)
@@ -255,11 +428,43 @@ class Credits(RuleBasedStateMachine):
             assert (item.used, item.grant.rolled_in) == (spent.by_grant[number], spent.rolled_in[number])
             assert (item.rolled_out, item.grant.adjusted) == (spent.rolled_out[number], grant.adjusted)
             assert item.used + item.expired + item.voided + item.rolled_out + item.remaining == item.total
-            assert min(item.used, item.expired, item.voided, item.remaining) >= 0
+            assert min(item.used, item.expired, item.voided, item.rolled_out, item.remaining) >= 0
         usable = [grant for grant in self.grants if grant.usable(self.now) and not grant.is_void]
-        assert balance.available == sum(items[self._place_of(grant)].remaining for grant in usable)
+        assert balance.balance == sum(items[self._place_of(grant)].remaining for grant in usable)
         assert balance.overage == sum(spent.overage.get((meter, self.now // LASTS[meter]), 0) for meter in LASTS)
+        self._grants_are_spent_in_order(balance.grants)
+        self._grants_are_owed(items)
+        self._lines_are_billed_once(spent)
         self._numbers_are_the_same()
+
+    def _grants_are_spent_in_order(self, shown: Sequence[GrantBalance]) -> None:
+        """4 and 5; who paid how much is compared with the model, which spends in this order."""
+        alive = [grant for grant in self.grants if not grant.is_void and self.now < grant.end]
+        expected = [self._place_of(grant) for grant in sorted(alive, key=lambda grant: grant.burn_key)]
+        assert [self._place(item.grant) for item in shown][: len(expected)] == expected
+        books.grants_pay_in_their_time_and_scope(self.customer)
+
+    def _grants_are_owed(self, items: Mapping[object, GrantBalance]) -> None:
+        """8."""
+        left = sum(item.remaining for item in items.values())
+        bought = sum(item.remaining for item in items.values() if item.grant.kind == "paid")
+        books.what_is_owed_is_what_is_left(self.customer, left, bought * SOLD_FOR, self.time)
+
+    def _lines_are_billed_once(self, spent: Spent) -> None:
+        """6, 9 and 12."""
+        books.each_event_is_billed_or_open_once(self.customer, len(self.sent), self._used())
+        self.frozen.lines_stay(self.customer)
+        for period in BillingPeriod.objects.filter(billed_at__isnull=False).select_related("version__plan"):
+            meter = "b" if period.version.plan.key == "weekly" else "a"
+            number = (period.starts_at - START) // (LASTS[meter] * QUARTER)
+            beyond = spent.overage.get((meter, number), 0)
+            used = self._used(lambda use, meter=meter, number=number: use.place(LASTS) == (meter, number))
+            books.billed_anew_from_events_it_is_the_same(period, meter, used, Decimal(beyond))
+
+    def _used(self, which: Callable[[Use], bool] = lambda _: True) -> tuple[Decimal, int]:
+        """The quantity and the number of events."""
+        uses = [use for use in self.uses.values() if which(use)]
+        return Decimal(sum(use.quantity for use in uses)), len(uses)
 
     def _place(self, grant: CreditGrant) -> object:
         return grant.effective_at if grant.kind == "plan" else grant.pk
@@ -270,11 +475,12 @@ class Credits(RuleBasedStateMachine):
     def _is_replaced(self, grant: CreditGrant) -> bool:
         return grant.kind == "plan" and is_withdrawn(grant)
 
-    def _facts(self, item: queries.GrantBalance) -> tuple[object, ...]:
+    def _facts(self, item: GrantBalance) -> tuple[object, ...]:
         moved = item.grant.adjusted, item.grant.rolled_in, item.rolled_out
         return item.grant.pk, item.used, item.expired, item.voided, item.remaining, *moved
 
     def _numbers_are_the_same(self) -> None:
+        """13 and 14."""
         used = sum(use.quantity for use in self.uses.values())
         days = [START + number * timedelta(days=1) for number in range(self.now // DAY + 2)]
         series = rated_series(self.customer, edges=days, unit="credits")

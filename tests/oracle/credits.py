@@ -47,6 +47,10 @@ class Use:
     meter: str
     quantity: int = 1
 
+    def place(self, period_of: dict[str, int]) -> tuple[str, int]:
+        """Its meter and the number of its period."""
+        return self.meter, self.at // period_of[self.meter]
+
 
 @dataclass
 class Spent:
