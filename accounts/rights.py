@@ -63,6 +63,22 @@ def append_only(*tables: str) -> migrations.RunPython:
     return migrations.RunPython(forward, backward, elidable=False)
 
 
+def changed_only_in(table: str, *columns: str) -> migrations.RunPython:
+    """From now on the application changes only these columns of the table's rows, and deletes none."""
+
+    def forward(apps: StateApps, schema_editor: BaseDatabaseSchemaEditor) -> None:
+        if role := application_role(schema_editor):
+            name, allowed = schema_editor.quote_name(table), ", ".join(map(schema_editor.quote_name, columns))
+            schema_editor.execute(f"REVOKE UPDATE, DELETE ON {name} FROM {role}")
+            schema_editor.execute(f"GRANT UPDATE ({allowed}) ON {name} TO {role}")
+
+    def backward(apps: StateApps, schema_editor: BaseDatabaseSchemaEditor) -> None:
+        if role := application_role(schema_editor):
+            schema_editor.execute(f"GRANT UPDATE, DELETE ON {schema_editor.quote_name(table)} TO {role}")
+
+    return migrations.RunPython(forward, backward, elidable=False)
+
+
 REFUSE_CHANGE = """
 CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

@@ -4,7 +4,7 @@ Where none is open, nobody is billed: they stand on the closing statement of the
 another one in the currency begins and bills them.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -17,9 +17,9 @@ from billing.credits.paid import LineId, Paid, line_id
 from billing.money import CONTEXT, ZERO, exact, quantise
 from billing.pricing.queries import overage_rates
 from billing.pricing.schemes import Breakdown, Rated, rate_row
-from billing.rating.queries import Line, lines
+from billing.rating.queries import Line, lines, lines_of, priced_in
 from billing.subscriptions.models import BillingPeriod, PeriodStatus
-from billing.subscriptions.queries import SEGMENTS
+from billing.subscriptions.queries import SEGMENTS, segments_of
 
 _SUMS: Final = ("quantity", "events", "amount", "covered", "beyond", "overage")
 
@@ -141,6 +141,21 @@ def figures_now(period: BillingPeriod) -> list[tuple[Line, Figures]]:
     """The period's lines as they are counted and settled now."""
     paid = Paid([period])
     return [(line, _figures(line, paid)) for line in lines(period)]
+
+
+def differences(billed: Sequence[BillingPeriod]) -> Iterator[tuple[LineId, Figures, Figures]]:
+    """Where what is billed of the lines of these periods, in any period, is not what the lines are now: which line,
+    what is billed, what it is. Of one customer, with everything settled."""
+    if not billed:
+        return
+    parts = [part for period in billed for part in segments_of(period)]
+    starts_at, ends_at = min(one.starts_at for one in billed), max(one.ends_at for one in billed)
+    paid, rows = Paid(billed), of_segments(billed)
+    found = lines_of(billed[0].customer, priced_in(parts), starts_at=starts_at, ends_at=ends_at)
+    now = {line_id(line): _figures(line, paid) for line in found}
+    for key in sorted(rows.keys() | now.keys()):
+        if rows.get(key, NONE) != now.get(key, NONE):
+            yield key, rows.get(key, NONE), now.get(key, NONE)
 
 
 def _figures(line: Line, paid: Paid) -> Figures:

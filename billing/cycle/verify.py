@@ -12,6 +12,7 @@ from typing import Final
 from django.db import connection
 
 from accounts.models import Customer
+from billing.credits import billed
 from billing.credits.booking import book, key_of
 from billing.credits.models import AllocationCell, Settlement
 from billing.credits.sealing import broken
@@ -121,6 +122,18 @@ _DIFFERENCES: Final = {
             WHERE a.kind <> 'consumed' AND OWN(a) GROUP BY e.cell_id
         ) e ON e.cell_id = c.id
         WHERE OWN(p) AND c.posted IS DISTINCT FROM coalesce(e.posted, 0)""",
+    "a billed line has another unit or period than it was billed with": """
+        SELECT concat_ws('/', b.segment_id, b.price_id, b.row), b.amount, NULL::numeric
+        FROM billing_billedline b
+        JOIN billing_plansegment s ON s.id = b.segment_id
+        JOIN billing_billingperiod own ON own.id = s.period_id
+        JOIN billing_price price ON price.id = b.price_id
+        LEFT JOIN billing_billingperiod other ON other.id = b.period_id
+        WHERE OWN(own) AND (
+            b.unit <> price.unit OR other.customer_id <> own.customer_id OR other.starts_at < own.starts_at
+            OR CASE WHEN b.period_id = own.id THEN b.recorded_at <> own.billed_at
+                    ELSE b.recorded_at < own.billed_at END
+        )""",
     "a grant's account was not given what the grant says": """
         SELECT g.public_id, g.amount + g.adjusted + g.rolled_in - coalesce(heirs.rolled, 0), e.given
         FROM billing_creditgrant g
@@ -145,7 +158,9 @@ def differences(customer: Customer | None = None, *, since: datetime = _BEGINNIN
         yield from _query(what, customer)
     yield from broken(None if customer is None else customer.pk)
     for one in customers:
-        yield from _lines_are_settled(one)
+        if _is_up_to_date(one):
+            yield from _lines_are_settled(one)
+            yield from _lines_are_billed(one)
         yield from recount.differences(one.pk, since)
 
 
@@ -172,11 +187,14 @@ def _number(value: Decimal | None) -> str:
     return "nothing" if value is None else plain(value)
 
 
-def _lines_are_settled(customer: Customer) -> Iterator[str]:
-    """The cells of periods that are not closed are what allocation says, for a customer that is up to date."""
+def _is_up_to_date(customer: Customer) -> bool:
+    """Whether everything is counted and settled."""
     state = Settlement.objects.filter(customer=customer).first()
-    if state is None or state.parked_reason or metering.pending_since(customer.pk) is not None:
-        return
+    return state is not None and not state.parked_reason and metering.pending_since(customer.pk) is None
+
+
+def _lines_are_settled(customer: Customer) -> Iterator[str]:
+    """The cells of periods that are not closed are what allocation says."""
     unsettled = [period for period in periods(customer) if period.status != PeriodStatus.CLOSED]
     booking = book(customer, unsettled)
     for pk, target in booking.rolled.items():
@@ -190,3 +208,16 @@ def _lines_are_settled(customer: Customer) -> Iterator[str]:
         target, stored = targets.get(key, ZERO), posted.get(key, ZERO)
         if target != stored:
             yield f"a cell of {customer.key} is not what its line says: {key} says {plain(stored)}, not {plain(target)}"
+
+
+def _lines_are_billed(customer: Customer) -> Iterator[str]:
+    """What is billed of the lines of closed periods, then and later, adds up to what they are now."""
+    closed = [period for period in periods(customer) if period.billed_at is not None]
+    for line, then, now in billed.differences(closed):
+        for name in ("quantity", "events", "amount", "covered", "beyond", "overage"):
+            stored, target = Decimal(getattr(then, name)), Decimal(getattr(now, name))
+            if stored != target:
+                yield (
+                    f"what is billed of a line of {customer.key} is not the line: {name} of {'/'.join(map(str, line))}"
+                    f" says {plain(stored)}, not {plain(target)}"
+                )

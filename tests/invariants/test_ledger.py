@@ -13,11 +13,13 @@ from billing.credits import services
 from billing.credits.models import (
     AccountKind,
     AllocationCell,
+    BilledLine,
     CreditGrant,
     Direction,
     GrantKind,
     LedgerAccount,
     LedgerEntry,
+    LedgerSeal,
     LedgerTransaction,
     TransactionCode,
 )
@@ -124,10 +126,33 @@ def test_the_application_cannot_touch_the_sums_of_an_account(grant):
         LedgerAccount.objects.all()._raw_delete("default")
 
 
-@pytest.mark.parametrize("model", [LedgerTransaction, LedgerEntry])
+@pytest.mark.parametrize("model", [LedgerTransaction, LedgerEntry, LedgerSeal, BilledLine])
 def test_the_application_can_neither_change_nor_delete_what_is_posted(grant, model):
     with pytest.raises(ProgrammingError, match="permission denied"), transaction.atomic():
         model.objects.update(id=F("id"))
+    with pytest.raises(ProgrammingError, match="permission denied"), transaction.atomic():
+        model.objects.all()._raw_delete("default")
+
+
+@pytest.mark.parametrize(
+    ("model", "change"),
+    [
+        (CreditGrant, {"amount": 1}),
+        (CreditGrant, {"unit": "USD"}),
+        (CreditGrant, {"expires_at": None}),
+        (CreditGrant, {"effective_at": AT}),
+        (CreditGrant, {"priority": 1}),
+        (CreditGrant, {"cost_basis": 1}),
+        (CreditGrant, {"meters": []}),
+        (CreditGrant, {"customer": 1}),
+        (AllocationCell, {"grant": None}),
+        (AllocationCell, {"segment_starts_at": AT}),
+        (AllocationCell, {"unit": "USD"}),
+    ],
+)
+def test_what_a_grant_and_a_cell_are_stays(grant, model, change):
+    with pytest.raises(ProgrammingError, match="permission denied"), transaction.atomic():
+        model.objects.update(**change)
     with pytest.raises(ProgrammingError, match="permission denied"), transaction.atomic():
         model.objects.all()._raw_delete("default")
 

@@ -8,9 +8,11 @@ from django.core.management import CommandError, call_command
 from django.db import IntegrityError, ProgrammingError, connection
 
 from accounts.models import Customer
-from billing.authorizations.models import HoldAccount
+from billing.authorizations.facts import Amount
+from billing.authorizations.services import Allowed, authorize
 from billing.credits import sealing
-from billing.credits.models import LedgerSeal
+from billing.credits.models import BilledLine, GrantKind, LedgerSeal
+from billing.credits.services import grant as give
 from billing.credits.services import seal_all
 from billing.cycle.services import advance
 from billing.cycle.verify import differences
@@ -20,14 +22,15 @@ from tests.conftest import as_owner
 from tests.factories import event, ingest, make_meter, make_plan, make_subscription, make_version
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
+BILLED = ("quantity", "events", "amount", "covered", "beyond", "overage")
 DAYS = 3000  # back to then, whenever this runs
 
 
 def _tampered(table, change, verb="UPDATE"):
     """What the owner of the database can do when nobody looks."""
     return (
-        f"ALTER TABLE billing_{table} DISABLE TRIGGER append_only; {verb} billing_{table} {change};"
-        f"ALTER TABLE billing_{table} ENABLE TRIGGER append_only"
+        f"BEGIN; SET CONSTRAINTS ALL IMMEDIATE; ALTER TABLE billing_{table} DISABLE TRIGGER append_only;"
+        f"{verb} billing_{table} {change}; ALTER TABLE billing_{table} ENABLE TRIGGER append_only; COMMIT"
     )
 
 
@@ -47,7 +50,11 @@ def settled(committed):
     ingest(event("late", "globex", type="search", timestamp=at.isoformat(), user=1), at=at)
     advance(customer_id=globex.pk, at=at)
     seal_all()
-    HoldAccount.objects.create(customer=globex, unit="credits")
+    later = at + timedelta(hours=1)
+    give(customer=globex, unit="credits", amount=Decimal(100), kind=GrantKind.PAID, at=later)
+    seal_all()
+    held = authorize(customer=globex, wanted=Amount("credits", Decimal(1)), ttl=timedelta(days=900), at=later)
+    assert isinstance(held, Allowed)
     return globex
 
 
@@ -77,6 +84,11 @@ def test_books_that_agree_pass(settled, capsys):
         ("DELETE FROM billing_periodmember", "a period has other members"),
         ("UPDATE billing_periodtotal SET members = members + 1", "a period total does not count its members"),
         ("UPDATE billing_holdaccount SET reserved = reserved + 1", "what is reserved is not the sum of its holds"),
+        ("UPDATE billing_hold SET amount = amount + 1", "what is reserved is not the sum of its holds"),
+        (
+            "UPDATE billing_authorization SET settled_at = now(), ended_at = now(), ended_by = 'expiry'",
+            "what is reserved",
+        ),
         ("UPDATE billing_allocationcell SET posted = posted + 1 WHERE grant_id IS NULL", "a cell is not the sum"),
         ("UPDATE billing_ledgeraccount SET credits = credits + 1 WHERE kind = 'consumed'", "an account's sums"),
         ("UPDATE billing_creditgrant SET amount = amount + 1", "a grant's account was not given what"),
@@ -96,6 +108,42 @@ def test_one_wrong_number_is_found_in_the_books_that_it_is_in(settled, damage, f
     assert list(differences(other)) == []
     with pytest.raises(CommandError, match="difference"):
         call_command("verify_ledger", days=DAYS)
+
+
+@pytest.fixture
+def billed(settled):
+    """March is closed and billed, and an event of it came too late for that."""
+    at = START + timedelta(days=40)
+    for _ in range(2):  # a period never closes in the roll that ends it
+        advance(customer_id=settled.pk, at=at)
+    sent = event("too late", "globex", type="search", timestamp=(START + timedelta(days=2)).isoformat(), user=1)
+    ingest(sent, at=at, backfill=True)
+    advance(customer_id=settled.pk, at=at + timedelta(minutes=1))
+    assert BilledLine.objects.count() == 2
+    assert list(differences()) == []
+    return settled
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        *((f"SET {name} = {name} + 1", "what is billed of a line") for name in BILLED),
+        ("SET row = row + 1", "what is billed of a line"),
+        ("SET unit = 'USD'", "a billed line has another unit or period"),
+        ("SET recorded_at = recorded_at - interval '1 day'", "a billed line has another unit or period"),
+        ("SET period_id = (SELECT min(period_id) FROM billing_billedline)", "a billed line has another unit or period"),
+        ("WHERE id = (SELECT min(id) FROM billing_billedline)", "what is billed of a line"),
+    ],
+)
+def test_a_billed_line_that_was_changed_is_found(billed, change, found):
+    as_owner(_tampered("billedline", change, verb="UPDATE" if change.startswith("SET") else "DELETE FROM"))
+
+    assert any(difference.startswith(found) for difference in differences(billed))
+
+
+def test_the_owner_cannot_change_a_billed_line_by_mistake(billed):
+    with pytest.raises(IntegrityError, match="append-only"):
+        as_owner("UPDATE billing_billedline SET amount = 0")
 
 
 def test_what_waits_for_the_fold_is_no_difference(settled):
@@ -127,7 +175,7 @@ def test_one_customer_is_checked_alone(settled):
 
 def test_each_seal_covers_what_was_posted_since_the_last(settled):
     covered = list(LedgerSeal.objects.values_list("number", "transactions"))
-    assert covered == [(1, 2), (2, 1)]
+    assert covered == [(1, 2), (2, 1), (3, 1)]
     assert seal_all() == 0
 
 
