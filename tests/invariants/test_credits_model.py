@@ -63,7 +63,7 @@ from billing.rating.queries import rated_series
 from billing.subscriptions.models import BillingPeriod
 from tests.factories import event, ingest, make_meter, make_plan, make_subscription, make_version
 from tests.invariants import books
-from tests.oracle.credits import Grant, Spent, Use, spend
+from tests.oracle.credits import Grant, Spent, Use, spend, with_plan_grants
 from tests.oracle.holds import ANY, Hold, Purse
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -113,7 +113,8 @@ class Credits(RuleBasedStateMachine):
         self.sent: dict[str, dict[str, object]] = {}
         self.given: dict[int, int] = {}  # ids of grants, by the number that the model gives them
         self.grants: list[Grant] = []
-        self.holds: dict[str, Hold] = {}
+        self.holds: dict[int, Hold] = {}
+        self.allowed: dict[int, str] = {}  # ids of authorizations, by the number that the model gives their holds
         self.frozen = books.Frozen()
         # As of the last settlement: the usage that it saw, what it left of each grant, and which periods are closed.
         self.counted: dict[str, Use] = {}
@@ -244,7 +245,9 @@ class Credits(RuleBasedStateMachine):
             assert answer.reason == "credit_exhausted"
         else:
             assert answer.available_after == {"credits": after}
-            self.holds[answer.id] = Hold(meter if purse.is_scoped else ANY, amount, self.now + lasts)
+            number = next(self.numbers)
+            self.allowed[number] = answer.id
+            self.holds[number] = Hold(meter if purse.is_scoped else ANY, amount, self.now + lasts)
 
     @precondition(lambda self: self.holds)
     @rule(data=st.data(), end=st.sampled_from([authorizations.release, authorizations.capture]))
@@ -289,8 +292,9 @@ class Credits(RuleBasedStateMachine):
             assert warnings == ["authorization_not_open"]
 
     def _a_hold(self, data) -> tuple[Authorization, Hold]:
-        public_id = data.draw(st.sampled_from(sorted(self.holds)))
-        return Authorization.objects.select_related("customer").get(public_id=public_id), self.holds[public_id]
+        number = data.draw(st.sampled_from(sorted(self.holds)))
+        found = Authorization.objects.select_related("customer").get(public_id=self.allowed[number])
+        return found, self.holds[number]
 
     @rule()
     def change_plan(self):
@@ -324,8 +328,8 @@ class Credits(RuleBasedStateMachine):
             authorizations.forget(at=self.time)
         assert LedgerEntry.objects.count() == entries
         known = set(Authorization.objects.values_list("public_id", flat=True))
-        assert all(name in known or hold.state == "gone" for name, hold in self.holds.items())
-        self.holds = {name: hold for name, hold in self.holds.items() if name in known}
+        forgotten = {number for number in self.holds if self.allowed[number] not in known}
+        assert all(self.holds.pop(number).state == "gone" for number in forgotten)
         self.is_as_the_model_says()
         self.frozen.statements_stay(self.customer, self.time)
         for period in BillingPeriod.objects.all():
@@ -379,16 +383,7 @@ class Credits(RuleBasedStateMachine):
         return sums
 
     def _plan_gives(self) -> None:
-        """A grant for each segment; where a change has cut one, another takes its place."""
-        standing = {(grant.start, grant.rollover_max): grant for grant in self.grants if grant.kind == "plan"}
-        wanted = []
-        for start, end, plan in self.segments:
-            rate, most = PLANS[plan]
-            grant = standing.get((start, most))
-            if grant is None or not (grant.is_void or grant.end == end):
-                grant = Grant(next(self.numbers), rate * (end - start), "plan", 10, start, end, rollover_max=most)
-            wanted.append(grant)
-        self.grants = [grant for grant in self.grants if grant.kind != "plan"] + wanted
+        self.grants = with_plan_grants(self.grants, self.segments, PLANS, self.numbers)
 
     # --- what must hold -------------------------------------------------------------------------------------------
 

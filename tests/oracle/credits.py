@@ -3,6 +3,7 @@
 Times are whole quarter hours since the start. One credit pays one unit of quantity.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
 
@@ -39,6 +40,25 @@ class Grant:
 
     def usable(self, start: int) -> bool:
         return self.start <= start < min(self.end, self.void_end)
+
+
+def with_plan_grants(
+    grants: list[Grant],
+    segments: list[tuple[int, int, str]],
+    plans: dict[str, tuple[int, int]],
+    numbers: Iterator[int],
+) -> list[Grant]:
+    """The grants, with one of the plan for each segment; where a change has cut one, another takes its place. `plans`:
+    the credits in a quarter hour, and how many roll over."""
+    standing = {(grant.start, grant.rollover_max): grant for grant in grants if grant.kind == "plan"}
+    wanted = []
+    for start, end, plan in segments:
+        rate, most = plans[plan]
+        grant = standing.get((start, most))
+        if grant is None or not (grant.is_void or grant.end == end):
+            grant = Grant(next(numbers), rate * (end - start), "plan", 10, start, end, rollover_max=most)
+        wanted.append(grant)
+    return [grant for grant in grants if grant.kind != "plan"] + wanted
 
 
 @dataclass
