@@ -51,15 +51,16 @@ class Reading:
     customer: Customer
     at: datetime
     chosen: BillingPeriod | None = None
+    asked: metering.Freshness | None = None  # just before
 
     @cached_property
     def freshness(self) -> metering.Freshness:
-        return metering.freshness(self.customer)
+        return self.asked or metering.freshness(self.customer)
 
     @cached_property
     def period(self) -> BillingPeriod | None:
         """The chosen billing period, else the present one of the oldest active subscription."""
-        return self.chosen or subscriptions.current_period(self.customer, self.at)
+        return self.chosen or subscriptions.present_period(self.customer, self.at)
 
     @cached_property
     def interval(self) -> Interval:

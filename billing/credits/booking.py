@@ -6,7 +6,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import cast
 
-from django.db.models import Exists, OuterRef, Q, QuerySet, Subquery, Sum
+from django.db.models import Exists, F, OuterRef, Q, QuerySet, Subquery, Sum
 from django.db.models.functions import Coalesce
 
 from accounts.models import Customer
@@ -17,7 +17,7 @@ from billing.money import CONTEXT, ZERO, total
 from billing.periods import Interval
 from billing.pricing.queries import read_overrides_ahead
 from billing.rating.queries import segments
-from billing.reads import once, remember, shared
+from billing.reads import once, recall, remember, shared
 from billing.subscriptions.models import BillingPeriod
 from billing.subscriptions.queries import periods_between, read_periods_ahead, segments_of
 
@@ -45,7 +45,40 @@ class Booking:
 
 def book(customer: Customer, periods: Sequence[BillingPeriod]) -> Booking:
     """As `books`, for one customer; once for each state of the database that several questions share."""
-    return once(_key(customer.pk, periods), lambda: books({customer.pk: periods})[customer.pk])
+    return once(_key(customer.pk, periods), lambda: _book(customer, periods))
+
+
+def _book(customer: Customer, periods: Sequence[BillingPeriod]) -> Booking:
+    with shared():
+        grants_of(customer)
+        paid(customer)
+        return books({customer.pk: periods})[customer.pk]
+
+
+def grants_of(customer: Customer) -> list[CreditGrant]:
+    """All of the customer's grants as `with_rolled_out`, with period and term. Read once where reads are shared, and
+    then `book` needs no query for them."""
+    found = CreditGrant.objects.filter(customer=customer).select_related("customer", "period", "term")
+    return once(("grants", customer.pk), lambda: list(with_rolled_out(found).order_by("pk")))
+
+
+@dataclass(frozen=True, slots=True)
+class Paid:
+    """What is posted in a period to a grant, or without one beyond the grants."""
+
+    grant_id: int | None
+    period_id: int
+    unit: str
+    starts_at: datetime
+    ends_at: datetime
+    amount: Decimal
+
+
+def paid(customer: Customer) -> list[Paid]:
+    """All that the customer's cells hold, by grant and period. Read once where reads are shared, as `grants_of`."""
+    cells = AllocationCell.objects.filter(period__customer=customer).values_list("grant_id", "period_id", "unit")
+    by_period = cells.annotate(starts_at=F("period__starts_at"), ends_at=F("period__ends_at"), amount=Sum("posted"))
+    return once(("paid", customer.pk), lambda: [Paid(*row) for row in by_period])
 
 
 def books(periods: Mapping[int, Sequence[BillingPeriod]]) -> dict[int, Booking]:
@@ -155,6 +188,8 @@ def has_ended(grant: CreditGrant, at: datetime) -> bool:
 def _grants(periods: Mapping[int, Sequence[BillingPeriod]]) -> dict[int, list[CreditGrant]]:
     """By customer: grants that are usable at some time in these periods, or that paid for something there."""
     every = [period for own in periods.values() for period in own]
+    if all(recall(("grants", pk)) is not None and recall(("paid", pk)) is not None for pk in periods):
+        return {pk: _known_grants(pk, own) for pk, own in periods.items()}
     start, end = _span(every)
     usable = Q(effective_at__lt=end) & (Q(expires_at=None) | Q(expires_at__gt=start))
     cells = AllocationCell.objects.filter(period__in=every, grant=OuterRef("pk"))
@@ -165,6 +200,17 @@ def _grants(periods: Mapping[int, Sequence[BillingPeriod]]) -> dict[int, list[Cr
         if own and (grant.paid or _overlaps(grant, *_span(own))):  # type: ignore[attr-defined]  # annotated
             mine[grant.customer_id].append(grant)
     return mine
+
+
+def _known_grants(customer_id: int, periods: Sequence[BillingPeriod]) -> list[CreditGrant]:
+    """The same of a customer whose grants and cells were read before."""
+    own = {period.pk for period in periods}
+    payers = {one.grant_id for one in recall(("paid", customer_id)) if one.period_id in own}
+    return [
+        grant
+        for grant in recall(("grants", customer_id))
+        if periods and (grant.pk in payers or _overlaps(grant, *_span(periods)))
+    ]
 
 
 def _overlaps(grant: CreditGrant, start: datetime, end: datetime) -> bool:
@@ -181,8 +227,22 @@ def with_rolled_out(grants: QuerySet[CreditGrant]) -> QuerySet[CreditGrant]:
 def _taken_elsewhere(grants: Collection[CreditGrant], periods: Sequence[BillingPeriod]) -> dict[int, Decimal]:
     if not grants:
         return {}
+    known = [recall(("paid", customer_id)) for customer_id in {grant.customer_id for grant in grants}]
+    if all(one is not None for one in known):
+        return _known_elsewhere(grants, periods, [row for own in known for row in own])
     cells = AllocationCell.objects.filter(grant__in=grants).exclude(period__in=periods)
     return dict(cells.values_list("grant").annotate(taken=Sum("posted")))
+
+
+def _known_elsewhere(
+    grants: Collection[CreditGrant], periods: Sequence[BillingPeriod], rows: Iterable[Paid]
+) -> dict[int, Decimal]:
+    here, ours = {period.pk for period in periods}, {grant.pk for grant in grants}
+    taken: dict[int, Decimal] = {}
+    for row in rows:
+        if row.grant_id in ours and row.period_id not in here:
+            taken[row.grant_id] = CONTEXT.add(taken.get(row.grant_id, ZERO), row.amount)
+    return taken
 
 
 def offered(grant: CreditGrant, given: Decimal, elsewhere: Decimal = ZERO) -> allocation.Grant:

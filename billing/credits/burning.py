@@ -8,8 +8,6 @@ from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from typing import Final, NamedTuple, cast
 
-from django.db.models import Prefetch
-
 from accounts.models import Customer
 from billing.credits.allocation import Grant, burn_order
 from billing.credits.booking import book
@@ -18,11 +16,12 @@ from billing.credits.outlook import Pace, Stock
 from billing.credits.plan_credits import months
 from billing.money import ZERO, exact, mul_div
 from billing.periods import Anchor, Interval, PeriodUnit, local_date, next_period, quarter_ceil, quarter_floor
-from billing.pricing.models import CreditEvery, CreditTerm
+from billing.pricing.models import CreditEvery, CreditTerm, PlanVersion
+from billing.pricing.queries import credit_terms
 from billing.rating.core import LineKey
 from billing.rating.queries import rated_by_meter, segments
-from billing.subscriptions.models import BillingPeriod, PeriodStatus, Subscription, SubscriptionStatus
-from billing.subscriptions.queries import periods
+from billing.subscriptions.models import BillingPeriod, PeriodStatus, SubscriptionStatus
+from billing.subscriptions.queries import periods_between, recent_periods, segments_of
 
 _WINDOW: Final = timedelta(days=7)
 _ENOUGH: Final = timedelta(days=1)
@@ -35,10 +34,10 @@ _AHEAD: Final = 24  # periods of a plan that are looked ahead
 
 @exact()
 def paces(customer: Customer, at: datetime) -> Mapping[str, Pace]:
-    """By unit: the mean of the last seven days, or of the time since the first billing period began. Nothing with
+    """By unit: the mean of the last seven days, or of the time since their first billing period began. Nothing with
     less than a day to go by."""
-    first = periods(customer, ends_at=at).values_list("starts_at", flat=True).first()
-    if first is None or at - max(first, at - _WINDOW) < _ENOUGH:
+    first = min((one.starts_at for one in periods_between(customer, at - _WINDOW, at)), default=at)
+    if at - max(first, at - _WINDOW) < _ENOUGH:
         return {}
     since, end = max(first, quarter_floor(at - _WINDOW)), quarter_ceil(at)
     edges = [since, *_midnights(since, end), end]
@@ -79,15 +78,17 @@ class Coming:
 
 def coming(customer: Customer, at: datetime, given: Iterable[CreditGrant]) -> Coming:
     """The credits of the next months and periods of each active subscription, as its plans stand today, and what rolls
-    over to them from those `given`, which come with their period and term. Four queries, and two more where another
-    version waits for a period's end."""
-    open_now = Subscription.objects.filter(customer=customer, status=SubscriptionStatus.ACTIVE, ends_at=None)
-    open_now = open_now.filter(periods__status=PeriodStatus.OPEN).prefetch_related(
-        Prefetch("periods", BillingPeriod.objects.filter(status=PeriodStatus.OPEN), to_attr="open_periods"),
-        "version__credits",
-        "next_version__credits",
-    )
-    ahead = {subscription.pk: list(_ahead_of(subscription)) for subscription in open_now.distinct()}
+    over to them from those `given`, which come with their period and term. No query
+    besides the periods, and one where another version waits for a period's end."""
+    lasting = [
+        period
+        for period in recent_periods(customer, at)
+        if period.status == PeriodStatus.OPEN
+        and period.subscription.status == SubscriptionStatus.ACTIVE
+        and period.subscription.ends_at is None
+    ]
+    versions = _versions(lasting)
+    ahead = {period.subscription_id: list(_ahead_of(period, versions)) for period in lasting}
     gifts = [
         (subscription, term, part)
         for subscription, own in ahead.items()
@@ -152,12 +153,21 @@ def stocks(left: Mapping[Grant, Decimal], ahead: Coming, unit: str) -> list[Stoc
 type _Ahead = tuple[Sequence[CreditTerm], Interval, str, int]  # what is given in an interval; its zone and anchor day
 
 
-def _ahead_of(subscription: Subscription) -> Iterator[_Ahead]:
+def _versions(lasting: Iterable[BillingPeriod]) -> Mapping[int, PlanVersion]:
+    """Those that the subscriptions are on and will be on."""
+    known = {part.version_id: part.version for period in lasting for part in segments_of(period)}
+    subscriptions = [period.subscription for period in lasting]
+    wanted = {pk for one in subscriptions for pk in (one.version_id, one.next_version_id) if pk is not None}
+    missing = wanted - known.keys()
+    return known | (PlanVersion.objects.in_bulk(missing) if missing else {})
+
+
+def _ahead_of(period: BillingPeriod, versions: Mapping[int, PlanVersion]) -> Iterator[_Ahead]:
     """The open period, of which months may be to come, and the ones after it."""
-    [period] = subscription.open_periods  # type: ignore[attr-defined]  # prefetched
-    version = subscription.next_version or subscription.version
+    subscription = period.subscription
+    version = versions[subscription.next_version_id or subscription.version_id]
     day, zone = subscription.anchor_day, period.timezone
-    yield list(subscription.version.credits.all()), Interval(period.starts_at, period.ends_at), zone, day
+    yield credit_terms(versions[subscription.version_id]), Interval(period.starts_at, period.ends_at), zone, day
     anchor = Anchor(
         interval=cast(PeriodUnit, version.interval),
         count=version.interval_count,
@@ -169,7 +179,7 @@ def _ahead_of(subscription: Subscription) -> Iterator[_Ahead]:
     for _ in range(_AHEAD):
         interval = next_period(anchor, zone, end)
         end = interval.end
-        yield list(version.credits.all()), interval, zone, day
+        yield credit_terms(version), interval, zone, day
 
 
 def _parts_of(term: CreditTerm, interval: Interval, zone: str, day: int) -> Iterator[Interval]:
@@ -191,7 +201,7 @@ def paid_series(customer: Customer, edges: Sequence[datetime]) -> list[Mapping[i
 
     Inside a segment the grants of a line pay one after the other, in burn order.
     """
-    found = list(periods(customer, starts_at=edges[0], ends_at=edges[-1]))
+    found = periods_between(customer, edges[0], edges[-1])
     paid: list[dict[int, Decimal]] = [defaultdict(Decimal) for _ in edges[1:]]
     parts, starts = _parts(customer, found)
     for period in found:

@@ -12,7 +12,7 @@ from django.db.models import Case, DecimalField, F, Min, Q, QuerySet, Sum, When
 from accounts.models import Customer
 from billing.credits import plan_credits
 from billing.credits.allocation import burn_order
-from billing.credits.booking import has_ended, offered, total_of, with_rolled_out
+from billing.credits.booking import grants_of, has_ended, offered, paid, total_of, with_rolled_out
 from billing.credits.burning import coming, paces, stocks
 from billing.credits.models import (
     AccountKind,
@@ -135,10 +135,10 @@ def grant_balance(grant: CreditGrant, at: datetime) -> GrantBalance:
 
 def _grants(customer: Customer, recorded_by: datetime | None) -> list[CreditGrant]:
     """Those that the books knew of; what was voided later is not void yet."""
-    found = with_rolled_out(CreditGrant.objects.filter(customer=customer)).select_related("customer", "period", "term")
     if recorded_by is None:
-        return list(found)
-    grants = list(found.filter(created_at__lte=recorded_by))
+        return grants_of(customer)
+    found = CreditGrant.objects.filter(customer=customer, created_at__lte=recorded_by)
+    grants = list(with_rolled_out(found).select_related("customer", "period", "term"))
     void = set(_entries(customer, recorded_by, TransactionCode.VOID).values_list("account__grant", flat=True))
     adjusted = _taken(_entries(customer, recorded_by, TransactionCode.ADJUSTMENT))
     rollovers = _entries(customer, recorded_by, TransactionCode.ROLLOVER)
@@ -200,17 +200,21 @@ _DEBITED: Final = Sum(
 def _used(customer: Customer, recorded_by: datetime | None) -> dict[int, Decimal]:
     """What each grant has paid: from the cells, or for an earlier day from the ledger's entries."""
     if recorded_by is None:
-        cells = AllocationCell.objects.filter(grant__customer=customer)
-        return dict(cells.values_list("grant").annotate(used=Sum("posted")))
+        used: dict[int, Decimal] = defaultdict(Decimal)
+        for one in paid(customer):
+            if one.grant_id is not None:
+                used[one.grant_id] = CONTEXT.add(used[one.grant_id], one.amount)
+        return used
     return _taken(_entries(customer, recorded_by, TransactionCode.USAGE))
 
 
 def _overage(customer: Customer, at: datetime, recorded_by: datetime | None) -> dict[str, Decimal]:
     """Of the periods that `at` lies in: from the cells, or for an earlier day from the ledger's entries."""
+    sums: dict[str, Decimal] = defaultdict(Decimal)
     if recorded_by is None:
-        open_now = Q(period__starts_at__lte=at, period__ends_at__gt=at)
-        cells = AllocationCell.objects.filter(open_now, period__customer=customer, grant=None)
-        sums = dict(cells.values_list("unit").annotate(sum=Sum("posted")))
+        for one in paid(customer):
+            if one.grant_id is None and one.starts_at <= at < one.ends_at:
+                sums[one.unit] = CONTEXT.add(sums[one.unit], one.amount)
     else:
         open_then = Q(cell__period__starts_at__lte=at, cell__period__ends_at__gt=at)
         entries = _entries(customer, recorded_by, TransactionCode.USAGE).filter(open_then)

@@ -111,6 +111,11 @@ def overage_rates(version: PlanVersion) -> Mapping[str, Decimal]:
     return _said(version).overage
 
 
+def credit_terms(version: PlanVersion) -> Sequence[CreditTerm]:
+    """The credits that it gives each period or month."""
+    return _said(version).credits
+
+
 # --- for one customer -----------------------------------------------------------------------------------------
 
 
@@ -164,10 +169,12 @@ def _agreed_terms(terms: Terms, agreed: Iterable[tuple[int, PriceOverride]], at:
 
 @dataclass(frozen=True, slots=True)
 class _Said:
-    """What a version says of prices. `prices` must not lead to what can change: their meters are read each time."""
+    """What a version says of prices and credits. `prices` must not lead to what can change: their meters are read each
+    time."""
 
     prices: tuple[tuple[Price, Terms], ...]
     overage: Mapping[str, Decimal]
+    credits: tuple[CreditTerm, ...]
 
 
 def _said(version: PlanVersion) -> _Said:
@@ -192,7 +199,7 @@ def _read(version_id: int) -> _Said:
     found = Price.objects.filter(version=version_id).select_related("meter").prefetch_related("match").order_by("id")
     priced = [(price, price_terms(price)) for price in found]
     rates = OverageTerm.objects.filter(version=version_id).values_list("unit", "unit_amount")
-    return _Said(tuple(priced), dict(rates))
+    return _Said(tuple(priced), dict(rates), tuple(CreditTerm.objects.filter(version=version_id)))
 
 
 def price_terms(price: Price) -> Terms:

@@ -1,7 +1,7 @@
 """Questions about subscriptions and their billing periods."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Hashable, Iterable
 from datetime import date, datetime, timedelta
 from typing import Final
 
@@ -14,7 +14,9 @@ from billing.periods import Interval, calendar_period
 from billing.reads import once, recall, remember
 from billing.subscriptions.models import BillingPeriod, PeriodStatus, PlanSegment, Subscription, SubscriptionStatus
 
+RECENT: Final = timedelta(weeks=13)  # as far as forecasts look back
 GRACE: Final = timedelta(hours=24)  # for events that come late, before a period closes
+_MOMENT: Final = timedelta(microseconds=1)
 SEGMENTS: Final = Prefetch("plan_segments", PlanSegment.objects.select_related("version__plan"))
 
 
@@ -59,14 +61,37 @@ def periods(
 
 def periods_between(customer: Customer, starts_at: datetime, ends_at: datetime) -> list[BillingPeriod]:
     """Those that share time with [starts_at, ends_at), as `periods`; read once where reads are shared."""
+    known = _known(customer.pk, starts_at, ends_at)
+    if known is not None:
+        return known
     key = ("periods", customer.pk, starts_at, ends_at)
     return once(key, lambda: list(periods(customer, starts_at=starts_at, ends_at=ends_at)))
+
+
+def recent_periods(customer: Customer, at: datetime) -> list[BillingPeriod]:
+    """The periods of the last quarter of a year and those that are under way, as `periods`. Where reads are shared,
+    what is asked of them afterwards needs no query."""
+    since = at - RECENT
+    first, found = once(_recently(customer.pk), lambda: (since, list(periods(customer, starts_at=since))))
+    return found if first <= since else list(periods(customer, starts_at=since))
+
+
+def _known(customer_id: int, starts_at: datetime, ends_at: datetime) -> list[BillingPeriod] | None:
+    """The same as `periods_between`, from what was read before; None where that does not reach back so far."""
+    first, recent = recall(_recently(customer_id)) or (None, [])
+    if first is None or first > starts_at:
+        return None
+    return [one for one in recent if one.ends_at > starts_at and one.starts_at < ends_at]
+
+
+def _recently(customer_id: int) -> Hashable:
+    return "recent periods", customer_id
 
 
 def read_periods_ahead(ranges: Iterable[tuple[int, datetime, datetime]]) -> None:
     """Inside `reads.shared`: read what `periods_between` is going to be asked, (customer id, start, end), in two
     queries; none for what is known."""
-    ranges = [one for one in ranges if recall(("periods", *one)) is None]
+    ranges = [one for one in ranges if recall(("periods", *one)) is None and _known(*one) is None]
     if not ranges:
         return
     customers, starts, ends = zip(*ranges, strict=True)
@@ -127,6 +152,15 @@ def current_period(customer: Customer, at: datetime, subscription: Subscription 
     return active.order_by("subscription__starts_at", "subscription_id", "-starts_at").first()
 
 
+def present_period(customer: Customer, at: datetime) -> BillingPeriod | None:
+    """The same as `current_period` of the oldest active subscription, with `recent_periods` read on the way."""
+    begun = [one for one in recent_periods(customer, at) if one.starts_at <= at]
+    active = [one for one in begun if one.subscription.status == SubscriptionStatus.ACTIVE]
+    latest_first = sorted(active, key=lambda one: one.starts_at, reverse=True)
+    found = min(latest_first, key=lambda one: (one.subscription.starts_at, one.subscription_id), default=None)
+    return found or current_period(customer, at)
+
+
 def current_periods(customer_ids: Collection[int], at: datetime) -> list[BillingPeriod]:
     """The `current_period` of each of these customers that has one. One query."""
     found = BillingPeriod.objects.filter(
@@ -170,6 +204,11 @@ def period_on(
 
 def period_before(period: BillingPeriod) -> BillingPeriod | None:
     """The one before it of the same subscription."""
+    known = _known(period.customer_id, period.starts_at - _MOMENT, period.starts_at)
+    if known is not None:
+        before = [one for one in known if one.subscription_id == period.subscription_id]
+        if before or period.starts_at == period.subscription.starts_at:
+            return before[0] if before else None
     earlier = BillingPeriod.objects.filter(subscription=period.subscription_id, starts_at__lt=period.starts_at)
     return earlier.order_by("-starts_at").first()
 

@@ -3,15 +3,14 @@
 from django.http import HttpResponse, StreamingHttpResponse
 from django.template.defaultfilters import date
 
-from billing.metering.queries import freshness as current_freshness
+from billing.metering import queries as metering
 from dashboard import building, export
 from dashboard.http import Access, MemberRequest
 from dashboard.overview import Freshness
 
 
-def unmoved(request: MemberRequest, access: Access) -> HttpResponse | None:
-    """What an open page is told each second while it is current (one query); None when a part of it has moved."""
-    found = current_freshness(access.customer)
+def unmoved(request: MemberRequest, access: Access, found: metering.Freshness) -> HttpResponse | None:
+    """What an open page is told each second while it is current; None when a part of it has moved."""
     if request.GET.get("v") != building.version_of(found):
         return None
     return stamped(HttpResponse(status=204), building.freshness_view(found, access.customer.timezone))

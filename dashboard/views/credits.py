@@ -14,6 +14,7 @@ from django.views.decorators.http import require_safe
 from billing import clock
 from billing.credits import journal
 from billing.credits.models import LedgerEntry, TransactionCode
+from billing.metering import queries as metering
 from billing.metering.arrivals import Place
 from billing.money import plain
 from billing.reads import snapshot
@@ -43,7 +44,8 @@ def show(request: MemberRequest, key: str) -> HttpResponse:
 def live(request: MemberRequest, key: str) -> HttpResponse:
     """As the overview's: nothing when the page is current (one query), else the part that moves."""
     access = customer_for(request, key)
-    return unmoved(request, access) or _show(request, access, f"{PAGE}#live")
+    found = metering.freshness(access.customer)
+    return unmoved(request, access, found) or _show(request, access, f"{PAGE}#live", found)
 
 
 @require_safe
@@ -53,8 +55,10 @@ def download(request: MemberRequest, key: str) -> StreamingHttpResponse:
     return csv_file(export.ledger_table(access.customer, access.customer.timezone))
 
 
-def _show(request: MemberRequest, access: Access, template: str) -> HttpResponse:
-    reading = Reading(access.customer, clock.now(access.customer))
+def _show(
+    request: MemberRequest, access: Access, template: str, found: metering.Freshness | None = None
+) -> HttpResponse:
+    reading = Reading(access.customer, clock.now(access.customer), asked=found)
     with snapshot():
         page = credits_page(reading)
         ledger = _ledger(request, access, [card.unit for card in page.cards])

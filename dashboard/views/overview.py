@@ -12,6 +12,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from billing import clock
+from billing.metering import queries as metering
 from billing.periods import local_date
 from billing.reads import snapshot
 from billing.subscriptions.models import BillingPeriod
@@ -37,7 +38,8 @@ def overview(request: MemberRequest, key: str) -> HttpResponse:
 def live(request: MemberRequest, key: str) -> HttpResponse:
     """What an open page asks every second: nothing when it is current (one query), else the part that moves."""
     access = customer_for(request, key)
-    return unmoved(request, access) or _show(request, access, f"{PAGE}#live")
+    found = metering.freshness(access.customer)
+    return unmoved(request, access, found) or _show(request, access, f"{PAGE}#live", found)
 
 
 @require_safe
@@ -49,8 +51,8 @@ def download(request: MemberRequest, key: str) -> StreamingHttpResponse:
     return csv_file(table)
 
 
-def _reading(request: MemberRequest, access: Access) -> Reading:
-    return Reading(access.customer, clock.now(access.customer), chosen_period(request, access))
+def _reading(request: MemberRequest, access: Access, found: metering.Freshness | None = None) -> Reading:
+    return Reading(access.customer, clock.now(access.customer), chosen_period(request, access), found)
 
 
 def chosen_period(request: MemberRequest, access: Access) -> BillingPeriod | None:
@@ -72,10 +74,13 @@ def period_query(period: BillingPeriod | None) -> str:
     return f"?period={local_date(period.starts_at, period.timezone)}" if period else ""
 
 
-def _show(request: MemberRequest, access: Access, template: str) -> HttpResponse:
-    reading = _reading(request, access)
+def _show(
+    request: MemberRequest, access: Access, template: str, found: metering.Freshness | None = None
+) -> HttpResponse:
+    reading = _reading(request, access, found)
     with snapshot():
         page = building.overview(reading)
+        earlier = reading.earlier
     with timezone.override(page.timezone):
         context = {
             **access.context,
@@ -83,7 +88,7 @@ def _show(request: MemberRequest, access: Access, template: str) -> HttpResponse
             "budget": page.budget,
             "unit": page.unit,
             "chosen": period_query(reading.chosen),
-            "earlier": period_query(reading.earlier),
+            "earlier": period_query(earlier),
             "edit_url": reverse("budget-edit", args=[access.customer.key]),
             "figure": charts.cumulative_figure(page),
             "sketch": charts.sketch(page),

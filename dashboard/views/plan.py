@@ -12,8 +12,8 @@ from django.views.decorators.http import require_safe
 
 from billing import clock
 from billing.cycle.receipts import receipt_lines, share
+from billing.metering import queries as metering
 from billing.metering.corrections import ArchivedEvent, UnknownEvent
-from billing.metering.queries import counted_through
 from billing.metering.receipts import latest_fed, receipt
 from billing.pricing.queries import price_terms
 from billing.pricing.schemes import select_row
@@ -78,11 +78,12 @@ def _addresses(reading: PlanReading) -> dict[str, str]:
 def live(request: MemberRequest, key: str) -> HttpResponse:
     """As the overview's: nothing when the page is current (one query), else the part that moves."""
     access = customer_for(request, key)
-    return unmoved(request, access) or _show(request, _reading(request, access), access, f"{PAGE}#live")
+    found = metering.freshness(access.customer)
+    return unmoved(request, access, found) or _show(request, _reading(request, access, found), access, f"{PAGE}#live")
 
 
-def _reading(request: MemberRequest, access: Access) -> PlanReading:
-    return PlanReading(access.customer, clock.now(access.customer), chosen_period(request, access))
+def _reading(request: MemberRequest, access: Access, found: metering.Freshness | None = None) -> PlanReading:
+    return PlanReading(access.customer, clock.now(access.customer), chosen_period(request, access), found)
 
 
 def _show(request: MemberRequest, reading: PlanReading, access: Access, template: str, **more: object) -> HttpResponse:
@@ -157,7 +158,7 @@ def event(request: MemberRequest, key: str) -> HttpResponse:
         if found.customer != access.customer:
             raise Http404
         fed = receipt_lines(found)
-        as_of = counted_through(access.customer)
+        as_of = metering.counted_through(access.customer)
     context = {
         **access.context,
         "receipt": found,
