@@ -193,6 +193,7 @@ def _published(version_id: int, _published_at: datetime) -> _Said:
 def forget_published() -> None:
     """For tests and measurements, where one database follows another."""
     _published.cache_clear()
+    _published_spec.cache_clear()
 
 
 def _read(version_id: int) -> _Said:
@@ -208,7 +209,19 @@ def price_terms(price: Price) -> Terms:
 
 
 def spec_of(version: PlanVersion) -> VersionSpec:
-    """What the version says, as plain values: the inverse of writing it."""
+    """What the version says, as plain values: the inverse of writing it. From this process's memory for one that is
+    published, as prices are."""
+    if version.published_at is None or "prices" in getattr(version, "_prefetched_objects_cache", ()):
+        return _read_spec(version)
+    return _published_spec(version.pk, version.published_at)
+
+
+@lru_cache(maxsize=1_000)
+def _published_spec(version_id: int, _published_at: datetime) -> VersionSpec:
+    return _read_spec(PlanVersion.objects.get(pk=version_id))
+
+
+def _read_spec(version: PlanVersion) -> VersionSpec:
     prefetch_related_objects([version], *_SAID)
     return VersionSpec(
         interval=version.interval,
