@@ -53,6 +53,7 @@ def context(facts: Facts) -> dict[str, Any]:
         "exceeded": left < 0,
         "left": money.display(left.copy_abs(), unit),
         "also": levels[1:],
+        "happens": _what_happens(facts),
         "pace": _pace(facts),
         "contributors": _contributors(facts),
         "as_of": instant_text(facts.as_of, facts.period.timezone),
@@ -60,6 +61,17 @@ def context(facts: Facts) -> dict[str, Any]:
         "rule": levels[0] if levels else "",
         "url": budget_url(customer),
     }
+
+
+def _what_happens(facts: Facts) -> str:
+    """Whether calls go on."""
+    level = queries.stop_level(facts.budget)
+    if level is None:
+        return "Nothing is stopped: this budget only warns. Calls keep running at 100 % and beyond."
+    limit = money.display(level, facts.budget.unit)
+    if facts.value >= level:
+        return f"The stop at {limit} is reached: calls that ask before they run are denied. What runs is still counted."
+    return f"Calls keep running up to the stop at {limit}. Beyond it those that ask before they run are denied."
 
 
 def _headline(facts: Facts, levels: Sequence[str]) -> str:

@@ -49,6 +49,23 @@ def test_the_text_says_what_is_counted_what_is_left_and_what_happens(crossed):
         assert fact in text
 
 
+@pytest.mark.parametrize(
+    ("percent", "said"),
+    [
+        ("100", "Calls keep running up to the stop at $2,000.00. Beyond it those that ask before they run are denied."),
+        ("80", "The stop at $1,600.00 is reached: calls that ask before they run are denied."),
+    ],
+)
+def test_a_budget_that_stops_is_not_said_to_let_everything_run(subscribed, percent, said):
+    make_budget(subscribed, stop_at_percent=Decimal(percent))
+    spend(subscribed, "1604.20")
+    watch(subscribed)
+    message = OutboxMessage.objects.get()
+    for text in (mail.text(message), mail.html(message)):
+        assert said in text
+        assert "Nothing is stopped" not in text
+
+
 def test_the_text_names_what_the_spend_came_from_largest_first(crossed):
     text = mail.text(crossed)
 
