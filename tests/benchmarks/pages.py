@@ -47,13 +47,18 @@ def run() -> None:
         "overview": get(PAGE),
         "overview with a new forecast": forgetful,
         "CSV": get(f"{PAGE}spend.csv"),
+        "credits": get(f"{PAGE}credits"),
+        "credits live, changed": get(f"{PAGE}credits/live?v=0"),
+        "plan and pricing": get(f"{PAGE}plan"),
+        "plan and pricing live, changed": get(f"{PAGE}plan/live?v=0"),
+        "budget": get(f"{PAGE}budget"),
     }
-    print(f"{'':<29} {'p50 ms':>7} {'p95 ms':>7} {'CPU ms':>7} {'queries':>8} {'p50 / healthz':>14}")
+    print(f"{'':<31} {'p50 ms':>7} {'p95 ms':>7} {'CPU ms':>7} {'queries':>8} {'p50 / healthz':>14}")
     base = 0.0
     for name, ask in asked.items():
         cost = _measured(ask)
         base = base or cost.median
-        print(f"{name:<29} {cost.median:>7.1f} {cost.late:>7.1f} {cost.processor:>7.1f} {cost.queries:>8}", end="")
+        print(f"{name:<31} {cost.median:>7.1f} {cost.late:>7.1f} {cost.processor:>7.1f} {cost.queries:>8}", end="")
         print(f" {cost.median / base:>14.1f}", flush=True)
     connections.close_all()
 
