@@ -93,7 +93,7 @@ def _layout(overview: Overview) -> dict[str, object]:
 
 def _affixes(unit: str) -> tuple[str, str]:
     """What stands before and after a number in this unit, as `money.display` writes it."""
-    before, _, after = money.display(Decimal(1), unit).partition("1")
+    before, _, after = money.display(Decimal(2), unit).partition("2")
     return before, after.lstrip(".0")
 
 

@@ -46,6 +46,11 @@ class GrantLine:
     lapse: Decimal | None
 
     @property
+    def is_named(self) -> bool:
+        """Whether its name is another than that of its kind."""
+        return self.name != self.kind
+
+    @property
     def is_standing(self) -> bool:
         return self.ended_at is None and self.remaining > 0
 
