@@ -112,8 +112,14 @@ def overage_rates(version: PlanVersion) -> Mapping[str, Decimal]:
 
 
 def credit_terms(version: PlanVersion) -> Sequence[CreditTerm]:
-    """The credits that it gives each period or month."""
-    return _said(version).credits
+    """The credits that a published version gives each period or month. From this process's memory, as prices are."""
+    assert version.published_at is not None, "nobody is on a draft"
+    return _published_credits(version.pk, version.published_at)
+
+
+@lru_cache(maxsize=1_000)
+def _published_credits(version_id: int, _published_at: datetime) -> tuple[CreditTerm, ...]:
+    return tuple(CreditTerm.objects.filter(version=version_id))
 
 
 # --- for one customer -----------------------------------------------------------------------------------------
@@ -169,12 +175,10 @@ def _agreed_terms(terms: Terms, agreed: Iterable[tuple[int, PriceOverride]], at:
 
 @dataclass(frozen=True, slots=True)
 class _Said:
-    """What a version says of prices and credits. `prices` must not lead to what can change: their meters are read each
-    time."""
+    """What a version says of prices. `prices` must not lead to what can change: their meters are read each time."""
 
     prices: tuple[tuple[Price, Terms], ...]
     overage: Mapping[str, Decimal]
-    credits: tuple[CreditTerm, ...]
 
 
 def _said(version: PlanVersion) -> _Said:
@@ -194,13 +198,14 @@ def forget_published() -> None:
     """For tests and measurements, where one database follows another."""
     _published.cache_clear()
     _published_spec.cache_clear()
+    _published_credits.cache_clear()
 
 
 def _read(version_id: int) -> _Said:
     found = Price.objects.filter(version=version_id).select_related("meter").prefetch_related("match").order_by("id")
     priced = [(price, price_terms(price)) for price in found]
     rates = OverageTerm.objects.filter(version=version_id).values_list("unit", "unit_amount")
-    return _Said(tuple(priced), dict(rates), tuple(CreditTerm.objects.filter(version=version_id)))
+    return _Said(tuple(priced), dict(rates))
 
 
 def price_terms(price: Price) -> Terms:
@@ -213,12 +218,12 @@ def spec_of(version: PlanVersion) -> VersionSpec:
     published, as prices are."""
     if version.published_at is None or "prices" in getattr(version, "_prefetched_objects_cache", ()):
         return _read_spec(version)
-    return _published_spec(version.pk, version.published_at)
+    return _published_spec(version, version.published_at)
 
 
 @lru_cache(maxsize=1_000)
-def _published_spec(version_id: int, _published_at: datetime) -> VersionSpec:
-    return _read_spec(PlanVersion.objects.get(pk=version_id))
+def _published_spec(version: PlanVersion, _published_at: datetime) -> VersionSpec:
+    return _read_spec(version)
 
 
 def _read_spec(version: PlanVersion) -> VersionSpec:

@@ -1,6 +1,6 @@
 """What usage costs: the lines of a period, what they grew by in its segments, and series.
 
-Each takes a fixed number of queries, however many prices, dimension values, buckets or events there are, and four more
+Each takes a fixed number of queries, however many prices, dimension values, buckets or events there are, and three more
 where a plan version is a draft or was not read before by this process.
 """
 
