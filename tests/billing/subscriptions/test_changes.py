@@ -8,6 +8,7 @@ from django.db import transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from billing.credits.statements import period_statement
 from billing.cycle import services as cycle
 from billing.cycle.verify import differences
 from billing.errors import Conflict
@@ -15,7 +16,7 @@ from billing.money import total
 from billing.periods import QUARTER
 from billing.pricing.schemes import Tier
 from billing.pricing.services import create_version
-from billing.pricing.spec import CreditSpec, PriceSpec, VersionSpec
+from billing.pricing.spec import CreditSpec, OverageSpec, PriceSpec, VersionSpec
 from billing.rating.queries import lines, rated_series
 from billing.subscriptions import queries, services
 from billing.subscriptions.models import BillingPeriod, PlanSegment
@@ -389,6 +390,55 @@ def test_a_to_b_to_a_within_a_second_costs_what_a_costs_and_gives_nothing_twice(
             found = list(plan_segments(subscription))
             assert total(segment.share.of(D(10)) for segment in found) == 10
             assert balance(subscription.customer, at + timedelta(seconds=1)).available == 77
+            raise Undone
+    except Undone:
+        pass
+
+
+@pytest.fixture
+def bundle(globex, meter):
+    """A plan with every kind of term and an add-on, both used, and what each is changed to."""
+    make_meter("sales", event_type="sale", value="amount")
+
+    def plan(key, times, **fields):
+        return make_version(
+            make_plan(key, **fields),
+            base_fee=D("9.99") * times,
+            minimum_spend=D(40) * times,
+            prices=(
+                PriceSpec("sales", "sales", "USD", scheme="percentage", rate=D("2.9"), fixed_amount=D("0.3"),
+                          included=D(7), minimum_amount=D("5.55") * times),
+            ) if fields else (searches(unit="credits", included=D(10), maximum_amount=D(500)),),
+            credits=(CreditSpec("credits", D(77) * times, every="month", rollover_max=D(5)),),
+            overage=(OverageSpec("credits", D("0.013")),),
+        )  # fmt: skip
+
+    main = cycle.subscribe(customer=globex, version=plan("one", 1), starts_at=START, at=START)
+    added = cycle.subscribe(
+        customer=globex, version=plan("extra", 1, is_add_on=True), starts_at=START + 3 * DAY, beside=main, at=START
+    )
+    use(globex, 90, START + 4 * DAY)
+    ingest(event("sale", "globex", type="sale", amount="123.45", timestamp=HALF.isoformat()), at=HALF)
+    cycle.advance(customer_id=globex.pk, at=HALF)
+    return (main, plan("two", 7)), (added, plan("more", 7, is_add_on=True))
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(instants.filter(lambda at: at > HALF), st.floats(0, 1), st.sampled_from([(0,), (1,), (0, 1)]))
+def test_a_to_b_to_a_within_a_second_changes_no_statement(bundle, at, pause, which):
+    end, period = START + 30 * DAY, bundle[0][0].periods.get()
+    before = [one.amount_due for one in period_statement(period, at=end).units]
+    try:
+        with transaction.atomic():
+            for number in which:
+                subscription, other = bundle[number]
+                back = subscription.version
+                for version, then in ((other, at), (back, at + timedelta(seconds=pause))):
+                    cycle.change(subscription=subscription, version=version, when="now", at=then)
+
+            after = [one.amount_due for one in period_statement(period, at=end).units]
+            assert all(now - then <= D("0.01") for now, then in zip(after, before, strict=True))
+            assert list(differences()) == []
             raise Undone
     except Undone:
         pass
