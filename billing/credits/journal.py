@@ -8,9 +8,10 @@ from decimal import Decimal
 from typing import Final
 
 from django.db import connection
-from django.db.models import Case, DecimalField, Exists, F, OuterRef, Q, QuerySet, Sum, When
+from django.db.models import Exists, OuterRef, Q, QuerySet, Sum
 
 from accounts.models import Customer
+from billing.credits.ledger import sum_of
 from billing.credits.models import (
     AccountKind,
     AllocationCell,
@@ -31,14 +32,6 @@ from billing.pricing.schemes import select_row
 from billing.subscriptions.queries import segments_between
 
 _CHUNK: Final = 500  # transactions of a file that are read at once
-# What reached an account; less than nothing where it left.
-_CREDITED: Final = Sum(
-    Case(
-        When(direction=Direction.CREDIT, then=F("amount")),
-        default=-F("amount"),
-        output_field=DecimalField(max_digits=38, decimal_places=12),
-    )
-)
 _KIND_NAMES: Final[Mapping[str, str]] = {kind.value: str(kind.label) for kind in GrantKind}
 _PAID_BY: Final = Q(account__kind__in=[AccountKind.GRANT, AccountKind.OVERAGE])  # the other side tells the same
 
@@ -107,7 +100,9 @@ def _movements(transactions: Sequence[LedgerTransaction], units: Collection[str]
     parts: dict[tuple[int, str], list[tuple[str, str, Decimal]]] = defaultdict(list)
     entries = LedgerEntry.objects.filter(_PAID_BY, transaction__in=transactions, account__unit__in=units)
     names = ("account__grant", "account__grant__reason", "account__grant__kind", "cell__price__meter__name")
-    grouped = entries.values_list("transaction", "account__unit", "account__kind", *names).annotate(sum=_CREDITED)
+    grouped = entries.values_list("transaction", "account__unit", "account__kind", *names).annotate(
+        sum=sum_of(Direction.CREDIT)
+    )
     for transaction, unit, kind, _, reason, grant_kind, meter, amount in grouped:
         parts[transaction, unit].append((kind, meter or reason or _KIND_NAMES.get(grant_kind, ""), amount))
     return [

@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Final
 
 from django.db import connection
+from django.db.models import Case, DecimalField, F, Sum, When
 
 from billing.credits.models import (
     AccountKind,
@@ -20,6 +21,16 @@ from billing.credits.models import (
     LedgerTransaction,
     TransactionCode,
 )
+
+
+def sum_of(direction: Direction) -> Sum:
+    """Of entries: what was debited (or credited) to an account, less what went the other way."""
+    signed = Case(
+        When(direction=direction, then=F("amount")),
+        default=-F("amount"),
+        output_field=DecimalField(max_digits=38, decimal_places=12),
+    )
+    return Sum(signed)
 
 
 @dataclass(frozen=True, slots=True)

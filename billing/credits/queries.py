@@ -7,13 +7,14 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
-from django.db.models import Case, DecimalField, F, Min, Q, QuerySet, Sum, When
+from django.db.models import F, Min, Q, QuerySet, Sum
 
 from accounts.models import Customer
 from billing.credits import plan_credits
 from billing.credits.allocation import burn_order
 from billing.credits.booking import grants_of, has_ended, offered, paid, total_of, with_rolled_out
 from billing.credits.burning import coming, paces, stocks
+from billing.credits.ledger import sum_of
 from billing.credits.models import (
     AccountKind,
     AllocationCell,
@@ -161,7 +162,7 @@ def _ended_with_nothing(grant: CreditGrant, recorded_by: datetime) -> bool:
 def _taken(entries: QuerySet[LedgerEntry]) -> dict[int, Decimal]:
     """By grant, what these entries took from it."""
     of_grants = entries.filter(account__kind=AccountKind.GRANT)
-    return dict(of_grants.values_list("account__grant").annotate(taken=_DEBITED))
+    return dict(of_grants.values_list("account__grant").annotate(taken=sum_of(Direction.DEBIT)))
 
 
 def _in_burn_order(grants: Iterable[CreditGrant], at: datetime) -> list[CreditGrant]:
@@ -188,15 +189,6 @@ def _entries(customer: Customer, recorded_by: datetime, code: TransactionCode) -
     )
 
 
-_DEBITED: Final = Sum(
-    Case(
-        When(direction=Direction.DEBIT, then=F("amount")),
-        default=-F("amount"),
-        output_field=DecimalField(max_digits=38, decimal_places=12),
-    )
-)
-
-
 def _used(customer: Customer, recorded_by: datetime | None) -> dict[int, Decimal]:
     """What each grant has paid: from the cells, or for an earlier day from the ledger's entries."""
     if recorded_by is None:
@@ -219,7 +211,7 @@ def _overage(customer: Customer, at: datetime, recorded_by: datetime | None) -> 
         open_then = Q(cell__period__starts_at__lte=at, cell__period__ends_at__gt=at)
         entries = _entries(customer, recorded_by, TransactionCode.USAGE).filter(open_then)
         entries = entries.filter(account__kind=AccountKind.OVERAGE)
-        sums = dict(entries.values_list("account__unit").annotate(sum=_DEBITED))
+        sums = dict(entries.values_list("account__unit").annotate(sum=sum_of(Direction.DEBIT)))
     return {unit: amount for unit, amount in sums.items() if amount}
 
 

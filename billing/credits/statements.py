@@ -3,7 +3,7 @@
 It lists the billing periods of the subscription's add-ons that begin in it as well.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -12,6 +12,7 @@ from django.db.models import Q
 
 from billing.credits.billed import NONE, adjustments, as_billed, of_segments, unbilled
 from billing.credits.models import BilledLine
+from billing.credits.overage import Rates
 from billing.credits.paid import Applied, Paid, line_id
 from billing.money import CONTEXT, ZERO, quantise
 from billing.pricing.coupons import Offer
@@ -271,9 +272,6 @@ def _statement(
         minimums=[*_row_minimums(rated, rates, unit), *_spend_minimums(parts)],
         offers=given,
     )
-
-
-type Rates = Mapping[int, Mapping[str, Decimal]]  # by plan segment and unit: what one of it costs beyond the grants
 
 
 def _overage(rated: Sequence[Line], rates: Rates, paid: Paid) -> Iterator[Charge[Source]]:

@@ -33,7 +33,7 @@ class Affected:
 
     @property
     def now(self) -> str:
-        return self._shown(self.preview.now.amount if self.preview and self.preview.now else None)
+        return self._shown(self.preview.amount_now if self.preview else None)
 
     @property
     def then(self) -> str:

@@ -134,20 +134,16 @@ def _found(form: WhoseForm, spec: VersionSpec, version: PlanVersion) -> dict[str
     currency, customer = version.plan.currency, form.cleaned_data["customer"]
     if customer is not None:
         one = preview(customer, spec, currency, None, at=now(customer))
-        total = change(customer.name, _amount(one.now), one.then.amount, currency)
+        total = change(customer.name, one.amount_now, one.then.amount, currency)
         return {"whose": customer.name, "total": total, "parts": _parts(one, currency), "lines": _lines(one)}
     other = form.version()
     if other is None:
         return None
     found = preview_everyone(spec, currency, other)
-    rows = [change(one.customer.name, _amount(one.now), one.then.amount, currency) for one in found.previews]
+    rows = [change(one.customer.name, one.amount_now, one.then.amount, currency) for one in found.previews]
     total = change("All", found.now, found.then, currency)
     count = f"{len(rows)} customer{'' if len(rows) == 1 else 's'}"
     return {"whose": f"everyone on {other} ({count})", "total": total, "rows": rows[:ROWS_SHOWN], "more": len(rows)}
-
-
-def _amount(charged: Charged | None) -> Decimal | None:
-    return None if charged is None else charged.amount
 
 
 def _parts(found: Preview, currency: str) -> list[Change]:

@@ -50,6 +50,10 @@ class Preview:
     now: Charged | None
 
     @property
+    def amount_now(self) -> Decimal | None:
+        return None if self.now is None else self.now.amount
+
+    @property
     def difference(self) -> Decimal | None:
         return None if self.now is None else CONTEXT.subtract(self.then.amount, self.now.amount)
 

@@ -151,7 +151,7 @@ def _shown(found: Preview, currency: str) -> dict[str, Any]:
         "customer": found.customer.key,
         "from": plain_instant(found.interval.start),
         "to": plain_instant(found.interval.end),
-        **_change(currency, _amount(found.now), found.then.amount),
+        **_change(currency, found.amount_now, found.then.amount),
         "then_charged": _charged(found.then),
         "now_charged": None if found.now is None else _charged(found.now),
     }
@@ -159,7 +159,7 @@ def _shown(found: Preview, currency: str) -> dict[str, Any]:
 
 def _shown_everyone(found: Everyone, currency: str, other: PlanVersion) -> dict[str, Any]:
     rows = [
-        {"customer": one.customer.key, **_change(currency, _amount(one.now), one.then.amount)} for one in found.previews
+        {"customer": one.customer.key, **_change(currency, one.amount_now, one.then.amount)} for one in found.previews
     ]
     return {"version": other.number, **_change(currency, found.now, found.then), "customers": rows}
 
@@ -173,10 +173,6 @@ def _change(unit: str, before: Decimal | None, then: Decimal) -> dict[str, Any]:
         "difference": None if before is None else plain(CONTEXT.subtract(then, before)),
         "percent": None if share is None else plain(share),
     }
-
-
-def _amount(charged: Charged | None) -> Decimal | None:
-    return None if charged is None else charged.amount
 
 
 def _charged(charged: Charged) -> dict[str, Any]:

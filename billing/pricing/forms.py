@@ -15,18 +15,15 @@ from billing.money import ZERO, parse_decimal, plain
 from billing.pricing import where
 from billing.pricing.models import Scheme as SchemeChoices
 from billing.pricing.schemes import Scheme, Tier
-from billing.pricing.spec import MatchSpec, PriceSpec
+from billing.pricing.spec import AMOUNTS_OF, MatchSpec, PriceSpec
 
 ROWS_MORE: Final = 3  # empty match rows and tiers, ready to be filled in
 
-# Which scheme a field is for; a field that is not here is for all of them.
+# Which schemes a field is for; a field that is not here is for all of them.
 ONLY: Final[Mapping[str, tuple[str, ...]]] = {
-    "unit_amount": ("per_unit",),
-    "tiers": ("graduated", "volume"),
-    "package_size": ("package",),
-    "package_amount": ("package",),
-    "rate": ("percentage",),
-    "fixed_amount": ("percentage",),
+    name: tuple(scheme for scheme, names in AMOUNTS_OF.items() if name in names)
+    for taken in AMOUNTS_OF.values()
+    for name in taken
 }
 
 

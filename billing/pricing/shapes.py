@@ -13,6 +13,7 @@ from billing.pricing import queries
 from billing.pricing.models import CreditEvery, FeeTiming, IntervalUnit, Plan, PlanVersion, Scheme, VersionStatus
 from billing.pricing.schemes import Breakdown, Rated, Terms, Tier, Usage
 from billing.pricing.spec import (
+    AMOUNTS_OF,
     ROW_AMOUNTS,
     CreditSpec,
     MatchSpec,
@@ -93,20 +94,13 @@ class PriceBody(PricedBody):
     match = MatchBody(many=True, default=list)
 
 
-TAKES: Mapping[str, tuple[str, ...]] = {
-    "per_unit": ("unit_amount",),
-    "graduated": ("tiers",),
-    "volume": ("tiers",),
-    "package": ("package_size", "package_amount"),
-    "percentage": ("rate", "fixed_amount"),
-}
 OPTIONAL = ("fixed_amount",)
 
 
 def row_errors(scheme: str, row: Mapping[str, Any]) -> dict[str, Any]:
     """What a row lacks for the scheme, and what it has of another one."""
-    takes = TAKES[scheme]
-    every = dict.fromkeys(name for names in TAKES.values() for name in names)
+    takes = AMOUNTS_OF[scheme]
+    every = dict.fromkeys(name for names in AMOUNTS_OF.values() for name in names)
     sent = [name for name in every if row.get(name) is not None]
     missing = [name for name in takes if name not in sent and name not in OPTIONAL]
     foreign = [name for name in sent if name not in takes]
@@ -334,7 +328,7 @@ def _shown_amounts(scheme: str, row: PriceSpec | MatchSpec) -> dict[str, Any]:
     """The amounts of the scheme, and none of the others."""
     return {
         name: list(map(tier_as_stored, row.tiers)) if name == "tiers" else plain(getattr(row, name))
-        for name in TAKES[scheme]
+        for name in AMOUNTS_OF[scheme]
     }
 
 

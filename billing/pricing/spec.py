@@ -61,6 +61,14 @@ class PriceSpec(RowSpec):
 
 
 # Fields that a row has under one name in specs, models, schemes and the API.
+# What a row says by each scheme; the rest of its amounts are for all of them.
+AMOUNTS_OF: Final[Mapping[str, tuple[str, ...]]] = {
+    "per_unit": ("unit_amount",),
+    "graduated": ("tiers",),
+    "volume": ("tiers",),
+    "package": ("package_size", "package_amount"),
+    "percentage": ("rate", "fixed_amount"),
+}
 ROW_AMOUNTS: Final = (
     "unit_amount",
     "package_size",
