@@ -18,6 +18,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_safe
+from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from accounts.models import Customer
 from billing.clock import now
@@ -59,11 +60,15 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 class MarginForm(forms.Form):
     """Days are UTC, both ends included; by default this month so far."""
 
-    start = forms.DateField(label="From", widget=forms.DateInput({"type": "date"}))
-    end = forms.DateField(label="Through", widget=forms.DateInput({"type": "date"}))
-    by = forms.ChoiceField(label="By")
+    start = forms.DateField(label="From", widget=UnfoldAdminTextInputWidget({"type": "date"}))
+    end = forms.DateField(label="Through", widget=UnfoldAdminTextInputWidget({"type": "date"}))
+    by = forms.ChoiceField(label="By", widget=UnfoldAdminSelectWidget)
     customer = forms.ModelChoiceField(
-        Customer.objects.all(), required=False, to_field_name="key", label="Of customer", widget=forms.TextInput
+        Customer.objects.all(),
+        required=False,
+        to_field_name="key",
+        label="Of customer",
+        widget=UnfoldAdminTextInputWidget({"placeholder": "all, or a key"}),
     )
 
     def __init__(self, sent: Any, at: datetime) -> None:
@@ -157,7 +162,7 @@ def _context(form: MarginForm, report: MarginReport, page: str | None) -> dict[s
     by = form.cleaned_data["by"]
     return {
         "interval": report.interval,
-        "last_moment": report.interval.end - timedelta(microseconds=1),
+        "last_moment": min(report.interval.end - timedelta(microseconds=1), form.at),
         "what": dict(form.fields["by"].choices)[by],  # type: ignore[attr-defined]
         "has_fees": by in (CUSTOMER, PLAN),
         "cards": [_cells(row) for row in report.totals],
@@ -188,7 +193,7 @@ def _cells(row: MarginRow) -> dict[str, Any]:
         for name in ("usage", "fees", "revenue", "cost", "margin")
     }
     at_most = "≤ " if sums.without_cost else ""
-    percent = "\N{EN DASH}" if row.percent is None else f"{at_most}{row.percent:,.1f} %"
+    percent = "\N{EN DASH}" if row.percent is None else f"{at_most}{row.percent:,.1f} %".replace("-", "\N{MINUS SIGN}")
     margin = "\N{EN DASH}" if row.is_mixed else at_most + amounts["margin"]
     return {
         **amounts,
