@@ -253,3 +253,37 @@ OUTCOMES = Showcase(
 )
 
 SHOWCASES: Final = (TOKENS, CALLS, CREDITS, CAPPED, OUTCOMES)
+
+
+# --- what the vendor pays --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What `per` of a meter's quantity costs the vendor, in USD, since some days before the demo was made."""
+
+    meter: str
+    where: dict[str, str]
+    amount: str
+    per: Decimal = Decimal(1)
+    days_ago: int = 14
+
+
+# One model became cheaper last week; nobody has said yet what a ticket that is resolved by voice costs.
+COSTS: Final = (
+    Cost("input_tokens", {"model": "large-2"}, "2.50", _MILLION),
+    Cost("input_tokens", {"model": "small-1"}, "0.15", _MILLION),
+    Cost("input_tokens", {"model": "nano-1"}, "0.08", _MILLION),
+    Cost("output_tokens", {"model": "large-2"}, "15.00", _MILLION),
+    Cost("output_tokens", {"model": "large-2"}, "10.00", _MILLION, days_ago=6),
+    Cost("output_tokens", {"model": "small-1"}, "0.60", _MILLION),
+    Cost("output_tokens", {"model": "nano-1"}, "0.45", _MILLION),
+    Cost("searches", {}, "0.005"),
+    Cost("api_calls", {}, "0.004"),
+    Cost("images", {"quality": "draft"}, "0.01"),
+    Cost("images", {}, "0.04"),
+    Cost("images", {"quality": "hd"}, "0.15"),
+    Cost("transcribed_minutes", {}, "0.006"),
+    Cost("resolved_tickets", {"channel": "chat"}, "0.31"),
+    Cost("resolved_tickets", {"channel": "email"}, "0.22"),
+)

@@ -30,14 +30,16 @@ from billing.credits import queries as credits_queries
 from billing.credits import services as credits
 from billing.credits.models import GrantKind
 from billing.cycle import services as cycle
-from billing.management.showcase import CAPPED, CREDITS, OUTCOMES, REASON, SHOWCASES, Call, is_reopened
+from billing.management.showcase import CAPPED, COSTS, CREDITS, OUTCOMES, REASON, SHOWCASES, Call, is_reopened
 from billing.management.traffic import COMPLETION, PROFILES, SEARCH, events, history
 from billing.metering import ingesting
 from billing.metering import services as metering
 from billing.metering.correcting import void_event
+from billing.metering.models import Meter
 from billing.money import mul_div
 from billing.pricing import services as pricing
 from billing.pricing.agreements import create_coupon
+from billing.pricing.costs import record_cost
 from billing.pricing.models import CouponDuration, PlanVersion
 from billing.pricing.spec import CreditSpec, MatchSpec, OverageSpec, PriceSpec, VersionSpec
 from billing.subscriptions import queries as subscriptions_queries
@@ -150,6 +152,7 @@ class Command(BaseCommand):
                 metering.create_meter(**meter, at=at)
             _subscribe(one.key, _plan(*one.plan, one.spec, at), at)
         TopUpPrice.objects.create(**FOR_SALE)
+        _costs(at)
         credits.grant(
             customer=Customer.objects.get(key=CREDITS.key),
             unit="credits",
@@ -248,6 +251,19 @@ def _meters(at: datetime) -> None:
         dimensions=["api_key"],
         at=at,
     )
+
+
+def _costs(at: datetime) -> None:
+    for cost in COSTS:
+        record_cost(
+            meter=Meter.objects.get(key=cost.meter),
+            where=cost.where,
+            unit_amount=Decimal(cost.amount),
+            per=cost.per,
+            effective_at=at - timedelta(days=cost.days_ago),
+            source="Contract",
+            at=at,
+        )
 
 
 def _plan(key: str, name: str, spec: VersionSpec, at: datetime) -> PlanVersion:
