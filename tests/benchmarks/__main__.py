@@ -2,7 +2,7 @@
 
 import argparse
 
-from tests.benchmarks import authorizations, burst, fold, freshness, ingest, pages, reading, stage, stored
+from tests.benchmarks import authorizations, burst, fold, freshness, ingest, margin, pages, reading, stage, stored
 
 ALL = {
     "ingest": ingest.run,
@@ -13,6 +13,7 @@ ALL = {
     "spend": reading.spend_to_date,
     "unique": reading.unique,
     "authorizations": authorizations.run,
+    "margin": margin.run,
 }
 LONG = {"stored": stored.run, "usage": reading.usage}  # many minutes, and 10 GB of disk
 
