@@ -15,10 +15,11 @@ import msgspec
 from django.contrib.postgres.expressions import ArraySubquery
 from django.db import connection
 from django.db.models import Max, Min, OuterRef, QuerySet, Subquery, Sum, TextField
+from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Cast, Coalesce, JSONObject
 
 from accounts.models import Customer
-from billing.metering.counter_models import DimensionUse, UsageBucket, UsageDay
+from billing.metering.counter_models import DimensionSet, DimensionUse, UsageBucket, UsageDay
 from billing.metering.folding import DIRTY, MERGED
 from billing.metering.models import (
     EventCorrection,
@@ -481,6 +482,14 @@ def waiting_customers() -> int:
 
 
 _WAITING: Final = f"WITH RECURSIVE {DIRTY} SELECT count(customer_id) FROM dirty"  # noqa: S608 -- the parts are ours
+
+
+def used_values(meter: Meter, dimension: str, since: date) -> list[str]:
+    """The values of a dimension that any customer's usage of the meter had from this day (UTC) on."""
+    sets = UsageDay.objects.filter(meter=meter, day__gte=since).values("dimension_set")
+    value = KeyTextTransform(dimension, "values")
+    found = DimensionSet.objects.filter(pk__in=sets).annotate(value=value).filter(value__isnull=False)
+    return sorted(found.values_list("value", flat=True).distinct())
 
 
 def dimensions() -> list[str]:

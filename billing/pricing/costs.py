@@ -110,13 +110,18 @@ def cost_phases(costs: Iterable[UnitCost], interval: Interval) -> list[CostTerms
     latest: dict[Hashable, UnitCost] = {}
     found = []
     for starts_at, changed in groupby(costs, key=lambda cost: max(cost.effective_at, interval.start)):
-        latest |= {_condition(cost): cost for cost in changed}
+        latest |= {_condition(cost.where): cost for cost in changed}
         found.append(_terms(starts_at, latest.values()))
     return found
 
 
-def _condition(cost: UnitCost) -> Hashable:
-    return frozenset(normalise_where(cost.where).items())
+def cost_in_force(meter: Meter, where: Mapping[str, Any], at: datetime) -> UnitCost | None:
+    """What holds at the quarter hour for exactly this condition."""
+    return next((cost for cost in _in_force(meter, at) if _condition(cost.where) == _condition(where)), None)
+
+
+def _condition(where: Mapping[str, Any]) -> Hashable:
+    return frozenset(normalise_where(where).items())
 
 
 def _terms(starts_at: datetime, costs: Collection[UnitCost]) -> CostTerms:
