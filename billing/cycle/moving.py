@@ -41,7 +41,8 @@ class Affected:
 
     @property
     def difference(self) -> str:
-        return self._shown(self.preview.difference if self.preview else None)
+        difference = self.preview.difference if self.preview else None
+        return f"{'+' if difference and difference > 0 else ''}{self._shown(difference)}"
 
     def _shown(self, amount: Decimal | None) -> str:
         return "" if amount is None else display(amount, self.subscription.version.plan.currency)

@@ -33,7 +33,7 @@ from billing.subscriptions.models import (
 )
 from billing.subscriptions.services import When
 
-_WHEN = [("period_end", "With the next billing period"), ("now", "Now, from this quarter hour on")]
+_WHEN = [("period_end", "With the next billing period"), ("now", "From this quarter hour on")]
 MOST_MOVED = 200  # that one page shows
 
 

@@ -68,8 +68,8 @@ def credit_in_words(credit: CreditSpec) -> str:
 
 
 def rate_in_words(term: OverageSpec, currency: str) -> str:
-    """For instance "0.01 USD per unit of credits"."""
-    return f"{figure(term.unit_amount)} {currency} per unit of {term.unit}"
+    """For instance "0.01 USD per credit"."""
+    return f"{figure(term.unit_amount)} {currency} per {counted(term.unit, Decimal(1))}"
 
 
 def minimum_in_words(spec: VersionSpec, currency: str) -> str:

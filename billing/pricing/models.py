@@ -1,6 +1,7 @@
 """What it costs: plans, their versions (frozen once published), prices with match rows; and what changes it for one
 customer (overrides, coupons). Beside it, what it costs the vendor."""
 
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ from accounts.ids import new_id
 from accounts.models import KEY_PATTERN, Customer, User, valid_key
 from billing.fields import amount_field, not_negative, positive
 from billing.metering.models import Meter
-from billing.money import plain
+from billing.money import counted, plain
 from billing.pricing.where import format_where
 
 
@@ -145,7 +146,7 @@ class OverageTerm(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{plain(self.unit_amount)} per {self.unit}"
+        return f"{plain(self.unit_amount)} per {counted(self.unit, Decimal(1))}"
 
 
 class Scheme(models.TextChoices):

@@ -36,7 +36,7 @@ OLD = VersionSpec(
                 "1,500 credits each billing period, up to 200 roll over (priority 10)"
             ],
         ),
-        ({"overage": ()}, ["Beyond the grants: 0.012 USD per unit of credits → none"]),
+        ({"overage": ()}, ["Beyond the grants: 0.012 USD per credit → none"]),
         ({"prices": ()}, ["input: no longer priced"]),
         (
             {"prices": (replace(INPUT, match=(replace(LARGE, unit_amount=D(2)),)),)},
