@@ -6,7 +6,7 @@ Hypothesis draws calls that run beside each other, in two units, and how each en
 
 import os
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -45,7 +45,7 @@ class Careful(RuleBasedStateMachine):
         self.budget = stop_at(self.customer, LEVEL)
         self.now = NOON
         self.used = {"searches": Decimal(0), "work": Decimal(0)}
-        self.running: list[tuple[str, str, int]] = []  # authorization, meter, amount
+        self.running: list[tuple[str, str, int, datetime]] = []  # authorization, meter, amount, until when
 
     def teardown(self) -> None:
         transaction.savepoint_rollback(self.savepoint)
@@ -56,7 +56,7 @@ class Careful(RuleBasedStateMachine):
     def ask(self, meter, amount):
         answer = ask_for(self.customer, meter, amount, at=self.now)
         if isinstance(answer, Allowed):
-            self.running.append((answer.id, meter, amount))
+            self.running.append((answer.id, meter, amount, answer.expires_at))
 
     @precondition(lambda self: self.running)
     @rule(data=st.data(), how=st.sampled_from(["event", "capture"]))
@@ -82,7 +82,7 @@ class Careful(RuleBasedStateMachine):
             end(authorization=authorization, at=self.now)
 
     def _take(self, data) -> tuple[Authorization, str, int]:
-        public_id, meter, amount = self.running.pop(data.draw(st.integers(0, len(self.running) - 1)))
+        public_id, meter, amount, _ = self.running.pop(data.draw(st.integers(0, len(self.running) - 1)))
         return Authorization.objects.select_related("customer").get(public_id=public_id), meter, amount
 
     @rule(amount=st.integers(1, 30))
@@ -98,7 +98,9 @@ class Careful(RuleBasedStateMachine):
     def count(self):
         tick(at=self.now)
         assert self._counted() == self.used
-        assert self._credits().balance == self.given - self.used["searches"]
+        found = self._credits()
+        open_now = [amount for _, meter, amount, until in self.running if meter == "searches" and until > self.now]
+        assert (found.balance, found.reserved) == (self.given - self.used["searches"], sum(open_now))
         assert list(differences()) == []
 
     def _credits(self) -> Balance:
