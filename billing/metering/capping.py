@@ -66,7 +66,9 @@ _WITH_OTHER: Final = f"""
     SELECT customer_id, starts_at, dimensions, '{{' || string_agg(
         to_json(dimension)::text || ':' || to_json(CASE WHEN is_kept THEN value ELSE '{OTHER}' END)::text,
         ',' ORDER BY dimension COLLATE "C") || '}}' AS placed
-    FROM judged GROUP BY customer_id, starts_at, dimensions HAVING NOT bool_and(is_kept)
+    FROM judged JOIN (SELECT DISTINCT customer_id, starts_at, dimensions FROM judged WHERE NOT is_kept) AS exceeding
+        USING (customer_id, starts_at, dimensions)
+    GROUP BY customer_id, starts_at, dimensions
 """  # noqa: S608 -- the parts are ours
 
 # Common table expressions between `taken`, the deltas as they were sent, and `gone`, the same as they are counted.

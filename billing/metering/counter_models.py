@@ -1,5 +1,7 @@
 """The tables of the counters: usage in quarter hours, days, minutes and periods, by meter and dimension set."""
 
+from typing import Any, Final
+
 from django.db import models
 
 from accounts.models import Customer
@@ -78,12 +80,17 @@ class DimensionUse(models.Model):
         return f"{self.dimension} in {self.month:%Y-%m}"
 
 
+# Only the fold writes counters, with ids that it has just read: to check each reference again, row by row, took as long
+# as writing them. The key of each table begins with the customer or period.
+UNCHECKED: Final[dict[str, Any]] = {"db_index": False, "db_constraint": False}
+
+
 class Counter(models.Model):
     """A quantity and a number of events per customer, meter and dimension set."""
 
-    customer = models.ForeignKey(Customer, on_delete=models.CASCADE, related_name="+", db_index=False)
-    meter = models.ForeignKey(Meter, on_delete=models.PROTECT, related_name="+", db_index=False)
-    dimension_set = models.ForeignKey(DimensionSet, on_delete=models.CASCADE, related_name="+", db_index=False)
+    customer = models.ForeignKey(Customer, on_delete=models.CASCADE, related_name="+", **UNCHECKED)
+    meter = models.ForeignKey(Meter, on_delete=models.PROTECT, related_name="+", **UNCHECKED)
+    dimension_set = models.ForeignKey(DimensionSet, on_delete=models.CASCADE, related_name="+", **UNCHECKED)
     quantity = amount_field(help_text="0 for a unique meter, whose members are counted instead.")
     events = models.BigIntegerField()
     rank = rank_field()
@@ -121,8 +128,8 @@ class UsageDay(Counter):
 class UsageMinute(models.Model):
     """Usage of one minute, of all dimension sets together. Kept for two days: see `minutes`."""
 
-    customer = models.ForeignKey(Customer, on_delete=models.CASCADE, related_name="+", db_index=False)
-    meter = models.ForeignKey(Meter, on_delete=models.PROTECT, related_name="+", db_index=False)
+    customer = models.ForeignKey(Customer, on_delete=models.CASCADE, related_name="+", **UNCHECKED)
+    meter = models.ForeignKey(Meter, on_delete=models.PROTECT, related_name="+", **UNCHECKED)
     starts_at = models.DateTimeField(db_index=True)
     quantity = amount_field()
     events = models.BigIntegerField()
@@ -158,9 +165,9 @@ class TrackedPeriod(models.Model):
 class PeriodTotal(models.Model):
     """Usage of a tracked period so far."""
 
-    period = models.ForeignKey(TrackedPeriod, on_delete=models.CASCADE, related_name="totals", db_index=False)
-    meter = models.ForeignKey(Meter, on_delete=models.PROTECT, related_name="+", db_index=False)
-    dimension_set = models.ForeignKey(DimensionSet, on_delete=models.CASCADE, related_name="+", db_index=False)
+    period = models.ForeignKey(TrackedPeriod, on_delete=models.CASCADE, related_name="totals", **UNCHECKED)
+    meter = models.ForeignKey(Meter, on_delete=models.PROTECT, related_name="+", **UNCHECKED)
+    dimension_set = models.ForeignKey(DimensionSet, on_delete=models.CASCADE, related_name="+", **UNCHECKED)
     quantity = amount_field()
     events = models.BigIntegerField()
     rank = rank_field()
@@ -177,8 +184,8 @@ class PeriodTotal(models.Model):
 class Member(models.Model):
     """A value of a unique meter, as a 128-bit digest, and how many events had it: it counts while there are any."""
 
-    meter = models.ForeignKey(Meter, on_delete=models.PROTECT, related_name="+", db_index=False)
-    dimension_set = models.ForeignKey(DimensionSet, on_delete=models.CASCADE, related_name="+", db_index=False)
+    meter = models.ForeignKey(Meter, on_delete=models.PROTECT, related_name="+", **UNCHECKED)
+    dimension_set = models.ForeignKey(DimensionSet, on_delete=models.CASCADE, related_name="+", **UNCHECKED)
     member = models.UUIDField()
     events = models.BigIntegerField()
 
@@ -192,7 +199,7 @@ class Member(models.Model):
 class BucketMember(Member):
     """In one quarter hour (UTC)."""
 
-    customer = models.ForeignKey(Customer, on_delete=models.CASCADE, related_name="+", db_index=False)
+    customer = models.ForeignKey(Customer, on_delete=models.CASCADE, related_name="+", **UNCHECKED)
     starts_at = models.DateTimeField()
     pk = models.CompositePrimaryKey("customer", "meter", "starts_at", "dimension_set", "member")
 
@@ -200,8 +207,8 @@ class BucketMember(Member):
 class MinuteMember(models.Model):
     """A value of a unique meter in one minute, whatever its dimensions: it counts while there are any events."""
 
-    customer = models.ForeignKey(Customer, on_delete=models.CASCADE, related_name="+", db_index=False)
-    meter = models.ForeignKey(Meter, on_delete=models.PROTECT, related_name="+", db_index=False)
+    customer = models.ForeignKey(Customer, on_delete=models.CASCADE, related_name="+", **UNCHECKED)
+    meter = models.ForeignKey(Meter, on_delete=models.PROTECT, related_name="+", **UNCHECKED)
     starts_at = models.DateTimeField(db_index=True)
     member = models.UUIDField()
     events = models.BigIntegerField()
@@ -214,7 +221,7 @@ class MinuteMember(models.Model):
 class DayMember(Member):
     """In one UTC day."""
 
-    customer = models.ForeignKey(Customer, on_delete=models.CASCADE, related_name="+", db_index=False)
+    customer = models.ForeignKey(Customer, on_delete=models.CASCADE, related_name="+", **UNCHECKED)
     day = models.DateField()
     pk = models.CompositePrimaryKey("customer", "meter", "day", "dimension_set", "member")
 
@@ -222,5 +229,5 @@ class DayMember(Member):
 class PeriodMember(Member):
     """In a tracked period so far."""
 
-    period = models.ForeignKey(TrackedPeriod, on_delete=models.CASCADE, related_name="members", db_index=False)
+    period = models.ForeignKey(TrackedPeriod, on_delete=models.CASCADE, related_name="members", **UNCHECKED)
     pk = models.CompositePrimaryKey("period", "meter", "dimension_set", "member")

@@ -123,23 +123,15 @@ WITH waiting AS (
 ), due AS (
     SELECT customer_id, id, place = deltas AND deltas < %(most)s AS is_last FROM waiting ORDER BY place LIMIT %(most)s
 ), taken AS (
-    DELETE FROM billing_usagedelta WHERE id = ANY(ARRAY(SELECT id FROM due))
-    RETURNING customer_id, starts_at AS minute, date_bin('15 minutes', starts_at, 'epoch') AS starts_at, dimensions,
-              meters, quantities, events, ranks, members
+    DELETE FROM billing_usagedelta AS delta USING due WHERE delta.id = due.id
+    RETURNING delta.customer_id, starts_at AS minute, date_bin('15 minutes', starts_at, 'epoch') AS starts_at,
+              dimensions, meters, quantities, events, ranks, members
 ), ended AS (
     UPDATE billing_eventending SET is_counted = true
     WHERE customer_id = ANY(%(customers)s::bigint[]) AND NOT is_counted
-), {capping.CAP}, changes AS (
-    SELECT customer_id, minute, starts_at, dimensions, change.*
-    FROM gone, unnest(meters, quantities, gone.events, ranks, members)
-        AS change (meter_id, quantity, events, rank, member)
-), summed AS (
-    SELECT customer_id, meter_id, starts_at, dimensions,
-           {MERGED} AS quantity, sum(events) AS events, max(rank) AS rank
-    FROM changes GROUP BY customer_id, meter_id, starts_at, dimensions
-), named AS (
+), {capping.CAP}, named AS (
     SELECT customer_id, dimensions, substr(encode(sha256(convert_to(dimensions, 'UTF8')), 'hex'), 1, 32)::uuid AS digest
-    FROM (SELECT DISTINCT customer_id, dimensions FROM summed) AS used
+    FROM (SELECT DISTINCT customer_id, dimensions FROM gone) AS used
 ), new_sets AS (
     INSERT INTO billing_dimensionset (customer_id, digest, "values")
     SELECT customer_id, digest, dimensions::jsonb FROM named
@@ -152,9 +144,13 @@ WITH waiting AS (
     SELECT named.customer_id, named.dimensions, id FROM named JOIN new_sets USING (customer_id, digest)
     UNION ALL
     SELECT named.customer_id, named.dimensions, id FROM named JOIN billing_dimensionset USING (customer_id, digest)
+), changes AS (
+    SELECT customer_id, minute, starts_at, sets.id AS set_id, change.*
+    FROM gone JOIN sets USING (customer_id, dimensions), unnest(meters, quantities, gone.events, ranks, members)
+        AS change (meter_id, quantity, events, rank, member)
 ), moved AS (
-    SELECT customer_id, meter_id, starts_at, dimensions, sets.id AS set_id, quantity, events, rank
-    FROM summed JOIN sets USING (customer_id, dimensions)
+    SELECT customer_id, meter_id, starts_at, set_id, {MERGED} AS quantity, sum(events) AS events, max(rank) AS rank
+    FROM changes GROUP BY customer_id, meter_id, starts_at, set_id
 ), buckets AS (
     INSERT INTO billing_usagebucket AS kept
         (customer_id, meter_id, starts_at, dimension_set_id, quantity, events, rank)
@@ -169,9 +165,8 @@ WITH waiting AS (
     SELECT id, customer_id, starts_at, ends_at FROM billing_trackedperiod
     WHERE customer_id = ANY(%(customers)s::bigint[])
 ), members AS (
-    SELECT customer_id, meter_id, starts_at, set_id, member, sum(changes.events) AS events
-    FROM changes JOIN moved USING (customer_id, meter_id, starts_at, dimensions)
-    WHERE member IS NOT NULL GROUP BY 1, 2, 3, 4, 5
+    SELECT customer_id, meter_id, starts_at, set_id, member, sum(events) AS events
+    FROM changes WHERE member IS NOT NULL GROUP BY 1, 2, 3, 4, 5
 ), bucket_members AS (
     INSERT INTO billing_bucketmember AS kept (customer_id, meter_id, starts_at, dimension_set_id, member, events)
     SELECT customer_id, meter_id, starts_at, set_id, member, events FROM members ORDER BY 1, 2, 3, 4, 5
