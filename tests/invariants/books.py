@@ -1,7 +1,6 @@
 """What the books of one customer must say of themselves, whatever has happened. Each raises where they do not."""
 
 from collections import defaultdict
-from dataclasses import astuple
 from datetime import datetime
 from decimal import Decimal
 
@@ -86,7 +85,7 @@ class Frozen:
 
     def __init__(self) -> None:
         self._lines: dict[int, tuple[object, ...]] = {}
-        self._statements: dict[int, tuple[object, ...]] = {}
+        self._statements: dict[int, list[tuple[object, ...]]] = {}
 
     def lines_stay(self, customer: Customer) -> None:
         now = {row[0]: row for row in BilledLine.objects.filter(segment__period__customer=customer).values_list()}
@@ -99,8 +98,8 @@ class Frozen:
             assert self._statements.setdefault(period.pk, now) == now
 
 
-def _figures(period: BillingPeriod, at: datetime) -> tuple[object, ...]:
-    """Every amount of a statement, and where its sums come from."""
+def _figures(period: BillingPeriod, at: datetime) -> list[tuple[object, ...]]:
+    """Every amount of a statement. What the bridge calls usage moves with late corrections, and so does what it calls
+    late: see `nothing_is_unexplained`."""
     found = period_statement(period, at=at)
-    rows = [(row.amount, row.credits, row.due) for one in found.units for row in one.rows]
-    return (*rows, *map(astuple, bridges(found)))
+    return [(one.unit, row.amount, row.credits, row.due) for one in found.units for row in one.rows]
