@@ -15,9 +15,9 @@ from accounts.auth import api_key, require_scope
 from accounts.models import Scope
 from billing.authorizations import queries, services
 from billing.authorizations.decision import REASONS
-from billing.authorizations.facts import Amount, Usage
+from billing.authorizations.facts import Amount, UnknownMeter, Usage, Wanted
 from billing.authorizations.models import Authorization, EndedBy
-from billing.authorizations.services import Allowed, Denied, Wanted
+from billing.authorizations.services import Allowed, Denied
 from billing.budgets.queries import percent_of
 from billing.clock import now
 from billing.credits.api import CreditsView as LedgerCreditsView
@@ -28,7 +28,6 @@ from billing.http import (
     InstantField,
     KeyField,
     StrictSerializer,
-    customer_or_404,
     invalid,
     not_found,
     plain_instant,
@@ -37,7 +36,6 @@ from billing.http import (
 from billing.metering import decoding, limits
 from billing.metering.api import EventBody, ExactJSONRenderer, IngestResult
 from billing.metering.api import EventsView as MeteringEventsView
-from billing.metering.models import Meter
 from billing.money import ZERO, exact, plain
 
 MOST_USAGE: Final = 50
@@ -138,11 +136,17 @@ class AuthorizationsView(ApiView):
     def post(self, request: Request) -> Response:
         """Hold what the call will take of credits and budgets: 201, or 402 and the reason. Never a charge."""
         body = read_body(request, AuthorizationBody)
-        customer = customer_or_404(request, body["customer"])
-        wanted = _wanted(body)
-        found = services.authorize(
-            customer=customer, wanted=wanted, ttl=timedelta(seconds=body["ttl_seconds"]), at=now(customer)
-        )
+        try:
+            found = services.authorize(
+                customer=body["customer"],
+                wanted=_wanted(body),
+                ttl=timedelta(seconds=body["ttl_seconds"]),
+                at=now(),
+            )
+        except services.UnknownCustomer:
+            raise not_found("customer") from None
+        except UnknownMeter as unknown:
+            raise invalid(f"usage.{unknown.index}.meter", str(unknown)) from None
         if isinstance(found, Denied):
             return Response(_denied(found), status=402)
         return Response(_allowed(found), status=201)
@@ -165,7 +169,7 @@ class CaptureView(ApiView):
     @extend_schema(operation_id="authorizations_capture", request=CaptureBody, responses=CapturedBody)
     def post(self, request: Request, public_id: str) -> Response:
         """With events: record them and end the hold at once, or neither. Without: end it, for usage sent separately."""
-        body = request.data or {}
+        body = request.data
         if not isinstance(body, Mapping):
             raise invalid("", "Send an object.")
         if unknown := body.keys() - {"events"}:
@@ -229,11 +233,7 @@ def _wanted(body: Mapping[str, Any]) -> Wanted:
             if name not in body:
                 raise invalid(name, "Send unit and amount together.", "missing_field")
         return Amount(body["unit"], body["amount"])
-    meters = {meter.key: meter for meter in Meter.objects.filter(key__in=[one["meter"] for one in body["usage"]])}
-    for index, one in enumerate(body["usage"]):
-        if one["meter"] not in meters:
-            raise invalid(f"usage.{index}.meter", f"There is no meter {one['meter']}.")
-    return [Usage(meters[one["meter"]], one["quantity"], one.get("properties", {})) for one in body["usage"]]
+    return [Usage(one["meter"], one["quantity"], one.get("properties", {})) for one in body["usage"]]
 
 
 def _events(events: Any, customer: str) -> list[Mapping[str, Any]]:

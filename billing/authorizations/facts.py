@@ -1,33 +1,29 @@
-"""What a decision rests on, except for what is reserved: read without a lock, and true as long as its version is."""
+"""What a customer's questions are judged by: pools and stops, made of what was read."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 
-from django.db.models import F, Q
-
-from accounts.models import Customer
-from billing.authorizations import store
 from billing.authorizations.decision import ANY, Pool, Stop
-from billing.authorizations.store import Sum
-from billing.budgets import queries as budgets
-from billing.budgets.models import Budget
-from billing.credits import queries as credits
+from billing.authorizations.memory import Recalled
+from billing.authorizations.reading import Facts, GrantLeft, Stopping
+from billing.budgets.evaluation import level
 from billing.credits.allocation import Grant
 from billing.credits.booking import offered
 from billing.credits.models import CreditGrant
-from billing.metering import queries as metering
 from billing.metering.counting import lookup, size_rank, text_of
-from billing.metering.models import Aggregation, Meter
-from billing.money import ZERO, exact, is_currency, quantise, total
+from billing.metering.models import Aggregation
+from billing.metering.queries import Pending
+from billing.money import CONTEXT, ZERO, is_currency, quantise, total
 from billing.pricing.queries import overage_rates
-from billing.rating.margin import Cost, Margin
-from billing.subscriptions.models import BillingPeriod, PlanSegment
+from billing.rating.margin import Added, Cost, Margin
+from billing.subscriptions.models import PlanSegment
 
 type ByMeter = dict[str, Decimal]
 type ByUnit = dict[str, ByMeter]
+type Name = tuple[str, int | None]  # of an account: a unit, and the budget or none
 
 _LATEST = "~"  # ranks after every instant
 
@@ -36,7 +32,7 @@ _LATEST = "~"  # ranks after every instant
 class Usage:
     """What a call will use of a meter. For max and latest meters the value, for unique ones how many new members."""
 
-    meter: Meter
+    meter: str
     quantity: Decimal
     properties: Mapping[str, object] = field(default_factory=dict)
 
@@ -49,41 +45,115 @@ class Amount:
     amount: Decimal
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """`pools` and `stops` lack only what is reserved. `budgets` are those of the stops, by id."""
+type Wanted = Sequence[Usage] | Amount
 
-    version: int
+
+class UnknownMeter(Exception):  # noqa: N818 -- an answer
+    """There is no such meter; `index` is its place in what is wanted."""
+
+    def __init__(self, index: int, meter: str) -> None:
+        super().__init__(f"There is no meter {meter}.")
+        self.index = index
+
+
+class Unpriced(Exception):  # noqa: N818 -- an answer
+    """No subscription prices what is wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """All that decides one question."""
+
     asked: ByUnit
     pools: Mapping[str, Pool]
     stops: Sequence[Stop]
-    budgets: Mapping[int, Budget]
 
 
-@exact()
-def read(customer: Customer, wanted: Sequence[Usage] | Amount, at: datetime) -> Facts | None:
-    """None when no subscription prices what is wanted."""
-    version = store.version(customer.pk)
-    margin = Margin(customer, at)
-    segment = margin.current
-    if segment is None:
-        return None
-    # Ended holds first: usage that is pending by then is never taken for covered by them twice.
-    ended = store.reserved_sums(customer.pk, only_ended=True)
-    terms = _Terms(segment)
-    pending = _sum(terms, (_pending(margin, one) for one in metering.pending(customer)))
-    asked = _asked(margin, wanted, terms, at)
-    if asked is None:
-        return None
-    pools = _pools(customer, at, terms, pending, asked)
-    stopping = budgets.stops(customer)
-    return Facts(
-        version=version,
-        asked=asked,
-        pools={unit: _less(pool, ended) for unit, pool in pools.items()},
-        stops=[_stop(budget, segment.period, pools, ended) for budget in stopping],
-        budgets={budget.pk: budget for budget in stopping},
-    )
+class Standing:
+    """How a customer stands at a moment. What is held is counted on, so that each question sees those before it."""
+
+    def __init__(self, key: str, facts: Facts) -> None:
+        self.facts, self.recalled = facts, Recalled(key, facts)
+        self.accounts: dict[Name, int] = {(one.unit, one.budget): one.id for one in facts.accounts}
+        self.stopping = {one.id: one for one in facts.stopping}
+        self._names = {pk: name for name, pk in self.accounts.items()}
+        self._reserved: dict[tuple[Name, str], Decimal] = self._held_so_far()
+        self._margin = Margin(self.recalled.prices, facts.at, self.recalled.used)
+        self._pending = list(self._margin.add(map(_added, facts.pending)))
+        self._grants = _by_unit(facts.grants)
+
+    def case(self, wanted: Wanted) -> Case:
+        """Raises Unpriced, UnknownMeter."""
+        if (current := self._margin.current) is None:
+            raise Unpriced
+        terms = _Terms(current)
+        pending = _sum(terms, self._pending)
+        asked = {wanted.unit: {ANY: wanted.amount}} if isinstance(wanted, Amount) else _sum(terms, self._costs(wanted))
+        pools = {unit: self._pool(unit, terms, pending.get(unit, {})) for unit in sorted(pending.keys() | asked.keys())}
+        stops = [self._stop(one, current.period.starts_at, pools.values()) for one in self.facts.stopping]
+        return Case(asked, {unit: self._held(pool) for unit, pool in pools.items()}, stops)
+
+    def hold(self, name: Name, meter: str, amount: Decimal) -> None:
+        place = name, meter
+        self._reserved[place] = CONTEXT.add(self._reserved.get(place, ZERO), amount)
+
+    def _held_so_far(self) -> dict[tuple[Name, str], Decimal]:
+        if self.facts.held is None:
+            return {((one.unit, one.budget), ANY): one.reserved for one in self.facts.accounts}
+        return {(self._names[one.account], one.meter): one.amount for one in self.facts.held}
+
+    def _reserved_of(self, name: Name) -> ByMeter:
+        return {meter: amount for (of, meter), amount in self._reserved.items() if of == name}
+
+    def _costs(self, wanted: Sequence[Usage]) -> Iterator[Cost]:
+        return self._margin.further().add([self._usage(index, usage) for index, usage in enumerate(wanted)])
+
+    def _usage(self, index: int, usage: Usage) -> Added:
+        meter = self.recalled.meter(usage.meter)
+        if meter is None:
+            raise UnknownMeter(index, usage.meter)
+        found = self.recalled.prices.of(meter.pk, self.facts.at)
+        if found is None:
+            raise Unpriced
+        names = {name for row in found[1].terms.rows for name in row.where}  # later terms have the same rows
+        dimensions = {name: text for name in names if (text := text_of(lookup(usage.properties, name))) is not None}
+        ranks = {Aggregation.MAX: size_rank(usage.quantity), Aggregation.LATEST: _LATEST}
+        rank = ranks.get(Aggregation(meter.aggregation))
+        return Added(meter.pk, self.facts.at, dimensions, usage.quantity, rank=rank)
+
+    def _pool(self, unit: str, terms: "_Terms", pending: ByMeter) -> Pool:
+        unsettled = {**pending, ANY: self.recalled.parked().get(unit, ZERO)}
+        overage, currency = terms.overage(unit)
+        return Pool(
+            unit=unit,
+            at=self.facts.at,
+            grants=self._grants.get(unit, ()),
+            unsettled=unsettled,
+            overage=overage,
+            currency=currency,
+        )
+
+    def _held(self, pool: Pool) -> Pool:
+        """With what is reserved. Of what is unsettled, only what is not reserved as well: the holds of events that are
+        not counted yet."""
+        ended = self._ended((pool.unit, None))
+        if pool.is_scoped:
+            left = {meter: max(amount - ended.get(meter, ZERO), ZERO) for meter, amount in pool.unsettled.items()}
+        else:
+            left = {ANY: max(total(pool.unsettled.values()) - total(ended.values()), ZERO)}
+        return replace(pool, unsettled=left, reserved=self._reserved_of((pool.unit, None)))
+
+    def _ended(self, name: Name) -> ByMeter:
+        account = self.accounts.get(name)
+        return {one.meter: one.amount for one in self.facts.ended if one.account == account}
+
+    def _stop(self, one: Stopping, period_starts_at: datetime, pools: Iterable[Pool]) -> Stop:
+        name = one.unit, one.id
+        counted = one.used if one.used_from == period_starts_at else ZERO
+        pending = total(_spend(pool, one.unit) for pool in pools)
+        used = counted + max(pending - total(self._ended(name).values()), ZERO)
+        limit = level(one.amount, percent=one.stop_at_percent)
+        return Stop(one.id, one.unit, limit, used, total(self._reserved_of(name).values()))
 
 
 class _Terms:
@@ -102,84 +172,25 @@ class _Terms:
         return overage_rates(version).get(unit), version.plan.currency
 
 
-def _pending(margin: Margin, one: metering.Pending) -> Cost | None:
+def _added(one: Pending) -> Added:
     quantity = one.quantity if one.rank is not None or not one.members else Decimal(one.members)
-    return margin.add(one.meter_id, one.starts_at, one.dimensions, quantity, events=one.events, rank=one.rank)
+    return Added(one.meter_id, one.starts_at, one.dimensions, quantity, one.events, one.rank)
 
 
-def _asked(margin: Margin, wanted: Sequence[Usage] | Amount, terms: _Terms, at: datetime) -> ByUnit | None:
-    if isinstance(wanted, Amount):
-        return {wanted.unit: {ANY: wanted.amount}}
-    costs = [_cost(margin, usage, at) for usage in wanted]
-    return None if None in costs else _sum(terms, costs)
-
-
-def _cost(margin: Margin, usage: Usage, at: datetime) -> Cost | None:
-    meter = usage.meter
-    found = margin.priced(meter.pk, at)
-    if found is None:
-        return None
-    names = {name for row in found[1].terms.rows for name in row.where}  # later terms have the same rows
-    dimensions = {name: text for name in names if (text := text_of(lookup(usage.properties, name))) is not None}
-    rank = {Aggregation.MAX: size_rank(usage.quantity), Aggregation.LATEST: _LATEST}.get(Aggregation(meter.aggregation))
-    return margin.add(meter.pk, at, dimensions, usage.quantity, rank=rank)
-
-
-def _sum(terms: _Terms, costs: Iterable[Cost | None]) -> ByUnit:
+def _sum(terms: _Terms, costs: Iterable[Cost]) -> ByUnit:
     sums: ByUnit = defaultdict(lambda: defaultdict(Decimal))
     for cost in costs:
-        if cost is not None:
-            sums[cost.unit][cost.meter] += cost.amount
-            terms.segments[cost.unit] = cost.segment
+        sums[cost.unit][cost.meter] += cost.amount
+        terms.segments[cost.unit] = cost.segment
     return sums
 
 
-def _pools(customer: Customer, at: datetime, terms: _Terms, pending: ByUnit, asked: ByUnit) -> dict[str, Pool]:
-    units = pending.keys() | asked.keys()
-    grants = _grants(customer, units, at)
-    parked = credits.parked_amounts(customer)
-    pools = {}
-    for unit in sorted(units):
-        unsettled = {**pending.get(unit, {}), ANY: parked.get(unit, ZERO)}
-        overage, currency = terms.overage(unit)
-        pools[unit] = Pool(unit, at, grants.get(unit, ()), unsettled, overage=overage, currency=currency)
-    return pools
-
-
-def _grants(customer: Customer, units: Iterable[str], at: datetime) -> dict[str, list[Grant]]:
-    """Grants that can be spent now, each with what the ledger says is left of it."""
-    usable = Q(expires_at=None) | Q(expires_at__gt=at)
-    grants = CreditGrant.objects.filter(
-        usable,
-        customer=customer,
-        unit__in=units,
-        effective_at__lte=at,
-        account__credits__gt=F("account__debits"),
-    )
+def _by_unit(grants: Iterable[GrantLeft]) -> dict[str, list[Grant]]:
     found: dict[str, list[Grant]] = defaultdict(list)
-    for grant in grants.select_related("account"):
-        found[grant.unit].append(offered(grant, grant.account.credits - grant.account.debits))
+    for one in grants:
+        values = {name: getattr(one, name) for name in one.__struct_fields__ if name != "left"}
+        found[one.unit].append(offered(CreditGrant(**values), one.left))
     return found
-
-
-def _less(pool: Pool, ended: Iterable[Sum]) -> Pool:
-    """Of what is unsettled, only what is not reserved as well: the holds of events that are not counted yet."""
-    held: ByMeter = {one.meter: one.amount for one in ended if one.budget is None and one.unit == pool.unit}
-    unsettled = pool.unsettled
-    if pool.is_scoped:
-        left = {meter: max(amount - held.get(meter, ZERO), ZERO) for meter, amount in unsettled.items()}
-    else:
-        left = {ANY: max(total(unsettled.values()) - total(held.values()), ZERO)}
-    return replace(pool, unsettled=left)
-
-
-def _stop(budget: Budget, period: BillingPeriod, pools: Mapping[str, Pool], ended: Iterable[Sum]) -> Stop:
-    counted = budget.used if budget.used_from == period.starts_at else ZERO
-    pending = total(_spend(pool, budget.unit) for pool in pools.values())
-    held = total(one.amount for one in ended if one.budget == budget.pk)
-    limit = budgets.stop_level(budget)
-    assert limit is not None
-    return Stop(budget.pk, budget.unit, limit, counted + max(pending - held, ZERO), ZERO)
 
 
 def _spend(pool: Pool, unit: str) -> Decimal:

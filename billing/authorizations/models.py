@@ -15,14 +15,13 @@ from billing.fields import amount_field, not_negative, positive
 class HoldAccount(models.Model):
     """What is held of a customer's unit, or of one of its budgets. Who reserves locks the customer's rows, by id.
 
-    `reserved` is the sum of its holds that are not settled; `frees` counts how often some of it was freed.
+    `reserved` is the sum of its holds that are not settled.
     """
 
     customer = models.ForeignKey(Customer, on_delete=models.CASCADE, related_name="+", db_index=False)
     unit = models.CharField(max_length=32)
     budget = models.OneToOneField(Budget, on_delete=models.CASCADE, null=True, related_name="+")
     reserved = amount_field(default=0, db_default=0)
-    frees = models.BigIntegerField(default=0, db_default=0)
 
     class Meta:
         constraints = [
@@ -71,6 +70,12 @@ class Authorization(models.Model):
         indexes = [
             models.Index(
                 fields=["customer", "expires_at"], condition=Q(settled_at=None), name="authorization_reserved"
+            ),
+            # What events ended and no tick has settled yet: few, and each question reads them.
+            models.Index(
+                fields=["customer"],
+                condition=Q(settled_at=None, ended_at__isnull=False),
+                name="authorization_ended",
             ),
             models.Index(fields=["settled_at"], name="authorization_settled_at"),
         ]

@@ -1,32 +1,31 @@
 """Actions on authorizations. Each is one transaction; what they guarantee is told in docs/decisions/0015."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
-from django.db import transaction
+from django.db import connection, transaction
 
+from accounts.gathering import Gathered
 from accounts.ids import new_id
-from accounts.models import ApiKey, Customer
-from billing.authorizations import facts as facts_of
-from billing.authorizations import store
+from accounts.models import ApiKey
+from billing.authorizations import memory, reading, store
 from billing.authorizations.decision import ANY, Allow, Deny, Pool, Reason, Stop, decide
-from billing.authorizations.facts import Amount, Facts, Usage
+from billing.authorizations.facts import Case, Name, Standing, UnknownMeter, Unpriced, Wanted
 from billing.authorizations.models import Authorization, EndedBy
-from billing.authorizations.store import Locked, NewHold
-from billing.budgets.models import Budget
+from billing.authorizations.reading import Stopping
+from billing.authorizations.store import NewAuthorization, NewHold, Place
 from billing.errors import Conflict
 from billing.metering import ingesting
 from billing.metering import services as metering
-from billing.money import ZERO, exact
+from billing.money import exact, total
 
 KEPT: Final = timedelta(days=7)  # how long an authorization can be asked for after its end
 MOST_FORGOTTEN: Final = 10_000
-
-type Wanted = Sequence[Usage] | Amount
+MOST_TOGETHER: Final = 50  # questions in one transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,79 +43,127 @@ class Denied:
     """Nothing is held. `budget` and `stop` tell which budget stopped it."""
 
     reason: Reason
-    budget: Budget | None = None
+    budget: Stopping | None = None
     stop: Stop | None = None
 
 
-@transaction.atomic
-def authorize(*, customer: Customer, wanted: Wanted, ttl: timedelta, at: datetime) -> Allowed | Denied:
-    """Hold what is wanted for `ttl`, of the credits and of every budget that stops; or hold nothing.
+class UnknownCustomer(Exception):  # noqa: N818 -- an answer
+    """There is no such customer."""
 
-    What can be read without a lock is read first. Under the lock it is used if it is still true, which is nearly
-    always, and read again otherwise.
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    customer: str
+    wanted: Wanted
+    ttl: timedelta
+    at: datetime
+
+
+type Answer = Allowed | Denied | UnknownCustomer | UnknownMeter
+
+
+def authorize(*, customer: str, wanted: Wanted, ttl: timedelta, at: datetime) -> Allowed | Denied:
+    """Hold what is wanted by the customer with this key for `ttl`, of the credits and of every budget that stops; or
+    hold nothing. `at` is now; a customer on a test clock has its own. Questions that come at the same time share a
+    transaction, but for those that have much to read.
+
+    Raises UnknownCustomer, UnknownMeter.
     """
-    while (facts := facts_of.read(customer, wanted, at)) is not None:
-        locked = _locked(customer, facts, at)
-        if locked.version == facts.version:
-            return _decided(customer, facts, locked, at, at + ttl)
-    return Denied("no_subscription")
+    question = Question(customer, wanted, ttl, at)
+    if connection.in_atomic_block or memory.takes_long(customer):
+        [answer] = _answer([question])
+    else:
+        answer = _gathered(question)
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
-def _locked(customer: Customer, facts: Facts, at: datetime) -> Locked:
-    """The customer's accounts, locked; with an account for everything that is judged."""
-    locked = store.lock(customer.pk, at)
-    units = [unit for unit in facts.asked if locked.of_unit(unit) is None]
-    budgets = {stop.budget: stop.unit for stop in facts.stops if locked.of_budget(stop.budget) is None}
-    if units or budgets:
-        store.open_accounts(customer.pk, units, budgets)
-        locked = store.lock(customer.pk, at)
-    return locked
+def _answer(questions: Sequence[Question]) -> list[Answer]:
+    while (round_ := _round(questions)).missing:
+        store.open_accounts(round_.missing)
+    return round_.answers
 
 
-@exact()
-def _decided(customer: Customer, facts: Facts, locked: Locked, at: datetime, expires_at: datetime) -> Allowed | Denied:
-    pools = {unit: _reserved(pool, customer, locked) for unit, pool in facts.pools.items()}
-    stops = [replace(stop, reserved=_account(locked, stop.budget).reserved) for stop in facts.stops]
-    decision = decide(facts.asked, pools, stops)
-    if isinstance(decision, Deny):
-        stop = decision.stop
-        return Denied(decision.reason, facts.budgets[stop.budget] if stop else None, stop)
-    public_id = new_id("auth")
-    store.write(
-        public_id=public_id,
-        customer_id=customer.pk,
-        at=at,
-        expires_at=expires_at,
-        holds=_holds(decision, locked),
-    )
-    amounts = {unit: sum(asked.values(), ZERO) for unit, asked in facts.asked.items()}
-    after = {unit: _available_after(pools[unit], stops, decision, amount) for unit, amount in amounts.items()}
-    return Allowed(public_id, amounts, after, expires_at)
+_gathered: Final = Gathered(_answer, most=MOST_TOGETHER)
 
 
-def _reserved(pool: Pool, customer: Customer, locked: Locked) -> Pool:
-    if pool.is_scoped:
-        sums = store.reserved_sums(customer.pk, only_ended=False)
-        mine = {one.meter: one.amount for one in sums if one.budget is None and one.unit == pool.unit}
-        return replace(pool, reserved=mine)
-    account = locked.of_unit(pool.unit)
-    return replace(pool, reserved={ANY: account.reserved if account else ZERO})
+@transaction.atomic(savepoint=False)
+def _round(questions: Sequence[Question]) -> "_Round":
+    """One that rests on nothing that moved while it was read, written unless accounts are missing."""
+    moments: dict[str, datetime] = {}
+    for question in questions:
+        moments[question.customer] = max(question.at, moments.get(question.customer, question.at))
+    while True:
+        found = reading.read(moments)
+        done = _Round({key: Standing(key, facts) for key, facts in found.items()}, questions)
+        if done.is_true():
+            break
+    if not done.missing:
+        store.write(done.authorizations, done.holds)
+    return done
 
 
-def _account(locked: Locked, budget: int) -> store.Account:
-    account = locked.of_budget(budget)
-    assert account is not None
-    return account
+class _Round:
+    """The answers to some questions, in their order, and what is to be written for them."""
 
+    def __init__(self, standings: Mapping[str, Standing], questions: Sequence[Question]) -> None:
+        self.missing: set[Place] = set()
+        self.authorizations: list[NewAuthorization] = []
+        self.holds: list[NewHold] = []
+        self._standings = standings
+        with exact():
+            self.answers = [self._answer(question) for question in questions]
 
-def _holds(decision: Allow, locked: Locked) -> list[NewHold]:
-    holds = []
-    for (unit, meter), amount in decision.credits.items():
-        account = locked.of_unit(unit)
-        assert account is not None
-        holds.append(NewHold(account.id, meter, amount))
-    holds += [NewHold(_account(locked, budget).id, ANY, amount) for budget, amount in decision.budgets.items()]
-    return [hold for hold in holds if hold.amount > 0]
+    def is_true(self) -> bool:
+        """Whether all that was read beside the facts is of the same moment; then it is remembered."""
+        read = [one for one in self._standings.values() if one.recalled.has_read]
+        now = reading.versions([one.facts.customer for one in read]) if read else {}
+        if any(now[one.facts.customer] != one.facts.version for one in read):
+            return False
+        for one in read:
+            one.recalled.keep()
+        return True
+
+    def _answer(self, question: Question) -> Answer:
+        standing = self._standings.get(question.customer)
+        if standing is None:
+            return UnknownCustomer()
+        try:
+            case = standing.case(question.wanted)
+        except Unpriced:
+            return Denied("no_subscription")
+        except UnknownMeter as unknown:
+            return unknown
+        decision = decide(case.asked, case.pools, case.stops)
+        if isinstance(decision, Deny):
+            stop = decision.stop
+            return Denied(decision.reason, standing.stopping[stop.budget] if stop else None, stop)
+        return self._allow(standing, case, decision, question.ttl)
+
+    def _allow(self, standing: Standing, case: Case, decision: Allow, ttl: timedelta) -> Allowed:
+        new = NewAuthorization(new_id("auth"), standing.facts.customer, standing.facts.at, standing.facts.at + ttl)
+        self.authorizations.append(new)
+        units = {stop.budget: stop.unit for stop in case.stops}
+        for (unit, meter), amount in decision.credits.items():
+            self._hold(standing, new, (unit, None), meter, amount)
+        for budget, amount in decision.budgets.items():
+            self._hold(standing, new, (units[budget], budget), ANY, amount)
+        amounts = {unit: total(asked.values()) for unit, asked in case.asked.items()}
+        after = {
+            unit: _available_after(case.pools[unit], case.stops, decision, amount) for unit, amount in amounts.items()
+        }
+        return Allowed(new.public_id, amounts, after, new.expires_at)
+
+    def _hold(self, standing: Standing, new: NewAuthorization, name: Name, meter: str, amount: Decimal) -> None:
+        if amount <= 0:
+            return
+        account = standing.accounts.get(name)
+        if account is None:
+            self.missing.add((new.customer, *name))
+            return
+        self.holds.append(NewHold(new.public_id, account, meter, amount))
+        standing.hold(name, meter, amount)
 
 
 def _available_after(pool: Pool, stops: Sequence[Stop], decision: Allow, amount: Decimal) -> Decimal | None:

@@ -4,88 +4,67 @@ Whoever reserves or frees locks the customer's accounts first, by id, and author
 circle. Ingest ends authorizations without an account, so it never waits for one.
 """
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 from django.db import connection
 
+from accounts.prepared import prepared
 from billing.authorizations.models import EndedBy
 
-
-class Account(NamedTuple):
-    id: int
-    unit: str
-    budget: int | None
-    reserved: Decimal
+type Send = Callable[[str, Mapping[str, Any]], Any]  # a cursor
 
 
-@dataclass(frozen=True, slots=True)
-class Locked:
-    """The customer's accounts, ours until the transaction ends, and the version of everything else that counts."""
-
-    version: int
-    accounts: list[Account]
-
-    def of_unit(self, unit: str) -> Account | None:
-        return next((one for one in self.accounts if one.budget is None and one.unit == unit), None)
-
-    def of_budget(self, budget: int) -> Account | None:
-        return next((one for one in self.accounts if one.budget == budget), None)
-
-
-def version(customer_id: int) -> int:
-    """Grows with everything that moves the customer's ledger or budgets, and with everything that frees a hold: its
-    usage may have come since, and waits to be counted."""
-    with connection.cursor() as cursor:
-        cursor.execute(_VERSION, [customer_id])
-        row = cursor.fetchone()
-    return row[0] if row else 0
-
-
-def lock(customer_id: int, at: datetime) -> Locked:
-    """Lock the customer's accounts and free what has expired. One round trip: each statement sees all that was
-    committed before it, so the version is that of the moment after the lock."""
+@contextmanager
+def together() -> Iterator[Send]:
+    """Send statements in one round trip, each planned once per connection. What they answer is read afterwards."""
     connection.ensure_connection()
-    with connection.cursor() as accounts, connection.cursor() as expired, connection.cursor() as versions:
-        with connection.wrap_database_errors, connection.connection.pipeline():
-            accounts.execute(_LOCK, [customer_id])
-            expired.execute(_EXPIRE, {"customer": customer_id, "at": at})
-            versions.execute(_VERSION, [customer_id])
-        freed: dict[int, Decimal] = dict(expired.fetchall())
-        found = [Account(pk, unit, budget, freed.get(pk, reserved)) for pk, unit, budget, reserved in accounts]
-        row = versions.fetchone()
-    return Locked(row[0] if row else 0, found)
+
+    def send(statement: str, parameters: Mapping[str, Any]) -> Any:
+        cursor = prepared()
+        cursor.execute(statement, parameters)
+        return cursor
+
+    with connection.wrap_database_errors, connection.connection.pipeline():
+        yield send
 
 
-def open_accounts(customer_id: int, units: Iterable[str], budgets: Mapping[int, str]) -> None:
+type Place = tuple[int, str, int | None]  # a customer, a unit, and the budget or none
+
+
+def open_accounts(places: Collection[Place]) -> None:
     """Make the accounts that are missing."""
-    rows = [*((unit, None) for unit in units), *((unit, budget) for budget, unit in budgets.items())]
+    rows = sorted(places, key=lambda place: (place[0], place[1], place[2] or 0))  # in one order, as locks are
+    customers, units, budgets = map(list, zip(*rows, strict=True))
     with connection.cursor() as cursor:
-        cursor.execute(_OPEN, [customer_id, [unit for unit, _ in rows], [budget for _, budget in rows]])
+        cursor.execute(_OPEN, [customers, units, budgets])
+
+
+class NewAuthorization(NamedTuple):
+    public_id: str
+    customer: int
+    at: datetime
+    expires_at: datetime
 
 
 class NewHold(NamedTuple):
+    authorization: str
     account: int
     meter: str
     amount: Decimal
 
 
-def write(*, public_id: str, customer_id: int, at: datetime, expires_at: datetime, holds: Collection[NewHold]) -> None:
-    """Store an authorization and reserve its holds, of accounts that are locked."""
-    parameters: dict[str, Any] = {
-        "public_id": public_id,
-        "customer": customer_id,
-        "at": at,
-        "expires_at": expires_at,
-        "accounts": [hold.account for hold in holds],
-        "meters": [hold.meter for hold in holds],
-        "amounts": [hold.amount for hold in holds],
-    }
-    with connection.cursor() as cursor:
-        cursor.execute(_WRITE, parameters)
+def write(authorizations: Collection[NewAuthorization], holds: Collection[NewHold]) -> None:
+    """Store authorizations and reserve their holds, of accounts that are locked."""
+    if not authorizations:
+        return
+    columns = {name: [getattr(one, name) for one in authorizations] for name in NewAuthorization._fields}
+    columns |= {name: [getattr(one, name) for one in holds] for name in NewHold._fields}
+    with together() as send:
+        send(_WRITE, columns)
 
 
 def end(customer_id: int, public_id: str, ended_by: EndedBy, at: datetime) -> bool:
@@ -141,22 +120,6 @@ def forget(*, kept: timedelta, at: datetime, most: int) -> int:
         return int(cursor.rowcount)
 
 
-class Sum(NamedTuple):
-    """What is reserved of a unit (or of a budget), by meter."""
-
-    unit: str
-    budget: int | None
-    meter: str
-    amount: Decimal
-
-
-def reserved_sums(customer_id: int, *, only_ended: bool) -> list[Sum]:
-    """By account and meter, of everything that is reserved, or only of what events ended."""
-    with connection.cursor() as cursor:
-        cursor.execute(_SUMS, {"customer": customer_id, "only_ended": only_ended})
-        return [Sum(*row) for row in cursor.fetchall()]
-
-
 def reserved(customer_id: int, at: datetime) -> dict[str, Decimal]:
     """What is reserved by unit; expired holds never count."""
     with connection.cursor() as cursor:
@@ -164,58 +127,53 @@ def reserved(customer_id: int, at: datetime) -> dict[str, Decimal]:
         return dict(cursor.fetchall())
 
 
-# By then the tick that the event's deltas asked for has come; an event that feeds no meter has none.
-_UNANNOUNCED: Final = timedelta(seconds=2)
-
-_VERSION: Final = """
-SELECT version + coalesce((SELECT sum(frees) FROM billing_holdaccount AS held
-                           WHERE held.customer_id = billing_watermark.customer_id), 0)::bigint
-FROM billing_watermark WHERE customer_id = %s
-"""
-_LOCK: Final = """
-SELECT id, unit, budget_id, reserved FROM billing_holdaccount WHERE customer_id = %s ORDER BY id FOR NO KEY UPDATE
-"""
-_LOCK_ALL: Final = """
-SELECT FROM billing_holdaccount WHERE customer_id = ANY(%s) ORDER BY id FOR NO KEY UPDATE
-"""
-_OPEN: Final = """
-INSERT INTO billing_holdaccount (customer_id, unit, budget_id)
-SELECT %s, * FROM unnest(%s::text[], %s::bigint[]) ON CONFLICT DO NOTHING
-"""
-_WRITE: Final = """
-WITH made AS (
-    INSERT INTO billing_authorization (public_id, customer_id, created_at, expires_at)
-    VALUES (%(public_id)s, %(customer)s, %(at)s, %(expires_at)s) RETURNING id
-), wanted AS (
-    SELECT * FROM unnest(%(accounts)s::bigint[], %(meters)s::text[], %(amounts)s::numeric[])
-        AS wanted (account_id, meter, amount)
-), held AS (
-    INSERT INTO billing_hold (authorization_id, account_id, meter, amount)
-    SELECT made.id, wanted.* FROM made, wanted
-)
-UPDATE billing_holdaccount AS account SET reserved = reserved + amount
-FROM (SELECT account_id, sum(amount) AS amount FROM wanted GROUP BY account_id) AS added
-WHERE account.id = added.account_id
-"""
-# Ends some authorizations and takes their holds from the accounts, which are locked.
-_FREE: Final = """
+def freeing(*, change: str, which: str, answer: str) -> str:
+    """The statement that ends some authorizations and takes their holds from the accounts, which are locked."""
+    return f"""
 WITH gone AS (
     UPDATE billing_authorization SET {change} WHERE settled_at IS NULL AND {which} RETURNING id
 ), freed AS (
     SELECT account_id, sum(amount) AS amount FROM billing_hold
     WHERE authorization_id IN (SELECT id FROM gone) GROUP BY account_id
 ), moved AS (
-    UPDATE billing_holdaccount AS account SET reserved = reserved - amount, frees = frees + 1
-    FROM freed WHERE account.id = freed.account_id RETURNING account.id, account.reserved
+    UPDATE billing_holdaccount AS account SET reserved = reserved - amount
+    FROM freed WHERE account.id = freed.account_id RETURNING account.id
 )
 {answer}
+"""  # noqa: S608 -- the parts are ours
+
+
+# By then the tick that the event's deltas asked for has come; an event that feeds no meter has none.
+_UNANNOUNCED: Final = timedelta(seconds=2)
+
+_LOCK: Final = """
+SELECT FROM billing_holdaccount WHERE customer_id = %s ORDER BY id FOR NO KEY UPDATE
 """
-_EXPIRE: Final = _FREE.format(
-    change="ended_at = expires_at, ended_by = 'expiry', settled_at = expires_at",
-    which="customer_id = %(customer)s AND ended_at IS NULL AND expires_at <= %(at)s",
-    answer="SELECT id, reserved FROM moved",
+_LOCK_ALL: Final = """
+SELECT FROM billing_holdaccount WHERE customer_id = ANY(%s) ORDER BY id FOR NO KEY UPDATE
+"""
+_OPEN: Final = """
+INSERT INTO billing_holdaccount (customer_id, unit, budget_id)
+SELECT * FROM unnest(%s::bigint[], %s::text[], %s::bigint[]) ON CONFLICT DO NOTHING
+"""
+_WRITE: Final = """
+WITH made AS (
+    INSERT INTO billing_authorization (public_id, customer_id, created_at, expires_at)
+    SELECT * FROM unnest(%(public_id)s::text[], %(customer)s::bigint[], %(at)s::timestamptz[],
+                         %(expires_at)s::timestamptz[])
+    RETURNING id, public_id
+), wanted AS (
+    SELECT * FROM unnest(%(authorization)s::text[], %(account)s::bigint[], %(meter)s::text[], %(amount)s::numeric[])
+        AS wanted (public_id, account_id, meter, amount)
+), held AS (
+    INSERT INTO billing_hold (authorization_id, account_id, meter, amount)
+    SELECT made.id, account_id, meter, amount FROM wanted JOIN made USING (public_id)
 )
-_END: Final = _FREE.format(
+UPDATE billing_holdaccount AS account SET reserved = reserved + amount
+FROM (SELECT account_id, sum(amount) AS amount FROM wanted GROUP BY account_id) AS added
+WHERE account.id = added.account_id
+"""
+_END: Final = freeing(
     change="ended_at = %(at)s, ended_by = %(ended_by)s, settled_at = %(at)s",
     which="customer_id = %(customer)s AND public_id = %(public_id)s AND ended_at IS NULL AND expires_at > %(at)s",
     answer="SELECT count(*) FROM gone",
@@ -226,7 +184,7 @@ UNION
 SELECT customer_id FROM billing_authorization
 WHERE customer_id = ANY(%(customers)s) AND settled_at IS NULL AND ended_at IS NULL AND expires_at <= %(at)s
 """
-_SETTLE: Final = _FREE.format(
+_SETTLE: Final = freeing(
     change="""settled_at = %(at)s, ended_at = coalesce(ended_at, expires_at),
         ended_by = CASE WHEN ended_at IS NULL THEN 'expiry' ELSE ended_by END""",
     which="""(public_id = ANY(%(counted)s::text[])

@@ -177,35 +177,26 @@ def capped(customer: Customer, meter: Meter, *, starts_at: datetime, ends_at: da
     ).order_by("month", "dimension")
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
+class Pending(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Usage of a quarter hour that is acknowledged but not counted yet. See `MeterTotal`; `members`: of a unique
     meter, how many different ones, whether or not they were counted before."""
 
     meter_id: int
     starts_at: datetime
-    dimensions: Mapping[str, str]
+    dimensions: dict[str, str]
     quantity: Decimal
     events: int
     rank: str | None
     members: int
 
 
-def pending(customer: Customer) -> list[Pending]:
-    """What the next fold will count."""
-    with connection.cursor() as cursor:
-        cursor.execute(_PENDING, [customer.pk])
-        return [
-            Pending(meter_id, starts_at, msgspec.json.decode(dimensions), *counted)
-            for meter_id, starts_at, dimensions, *counted in cursor.fetchall()
-        ]
-
-
-_PENDING: Final = f"""
-SELECT meter_id, starts_at, dimensions, {MERGED}, sum(change.events)::bigint, max(rank), count(DISTINCT member)
+# What the next fold will count of customer.id: rows of `Pending`.
+PENDING: Final = f"""
+SELECT meter_id, date_bin('15 minutes', starts_at, 'epoch') AS starts_at, dimensions, {MERGED} AS quantity,
+       sum(change.events)::bigint AS events, max(rank) AS rank, count(DISTINCT member) AS members
 FROM billing_usagedelta AS delta, unnest(meters, quantities, delta.events, ranks, members)
     AS change (meter_id, quantity, events, rank, member)
-WHERE customer_id = %s GROUP BY meter_id, starts_at, dimensions
+WHERE customer_id = customer.id GROUP BY 1, 2, 3
 """  # noqa: S608 -- the parts are ours
 
 

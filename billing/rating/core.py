@@ -6,7 +6,8 @@ scheme, and the same events give the same amounts in any order.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple, Protocol
@@ -127,7 +128,7 @@ class Tally[G: Hashable]:
         before: dict[tuple[int, G], Decimal] = {}
         for item in counted:
             place = index, group = self.place(item.dimensions)
-            row = self.rows.get(index) or self.rows.setdefault(index, RowTally())
+            row = self.row(index)
             row.events += item.events
             row.measure.add(item.quantity, item.rank)
             measure = row.groups.get(group) or row.groups.setdefault(group, Measure())
@@ -140,6 +141,16 @@ class Tally[G: Hashable]:
             for (index, group), members in newcomers.groups.items():
                 self.rows[index].groups[group].add(Decimal(members))
         return before
+
+    def continued(self) -> "Tally[G]":
+        """A copy that counts on by itself, row by row: not for groups."""
+        mine = copy(self)
+        mine.rows = {index: replace(row, measure=replace(row.measure)) for index, row in self.rows.items()}
+        return mine
+
+    def row(self, index: int) -> RowTally[G]:
+        """The row, which begins here if it has no usage."""
+        return self.rows.get(index) or self.rows.setdefault(index, RowTally())
 
     def rated(self, index: int) -> Rated:
         """What the row costs so far."""

@@ -56,7 +56,6 @@ from billing.cycle.verify import differences
 from billing.errors import Conflict
 from billing.metering import correcting
 from billing.metering import services as metering
-from billing.metering.models import Meter
 from billing.periods import QUARTER
 from billing.pricing.spec import CreditSpec, PriceSpec
 from billing.rating.queries import rated_series
@@ -235,8 +234,8 @@ class Credits(RuleBasedStateMachine):
         purse = self._purse()
         after = purse.available_after(meter, amount)
         answer = authorizations.authorize(
-            customer=self.customer,
-            wanted=[Usage(Meter.objects.get(key=meter), Decimal(amount))],
+            customer=self.customer.key,
+            wanted=[Usage(meter, Decimal(amount))],
             ttl=lasts * QUARTER,
             at=self.time,
         )

@@ -19,7 +19,6 @@ from billing.credits import services as credits
 from billing.credits.models import CreditGrant, GrantKind
 from billing.cycle.services import subscribe
 from billing.metering.ingesting import IngestAnswer
-from billing.metering.models import Meter
 from billing.pricing.spec import PriceSpec
 from tests.factories import event, make_meter, make_plan, make_version
 
@@ -66,14 +65,14 @@ def stop_at(customer: Customer, amount: object, *, unit: str = "USD", percent: o
 def ask(customer: Customer, amount: object, unit: str = "credits", *, at: datetime = NOON) -> Allowed | Denied:
     """For five minutes."""
     wanted = Amount(unit, Decimal(str(amount)))
-    return services.authorize(customer=customer, wanted=wanted, ttl=5 * MINUTE, at=at)
+    return services.authorize(customer=customer.key, wanted=wanted, ttl=5 * MINUTE, at=at)
 
 
 def ask_for(
     customer: Customer, meter: str, quantity: object, at: datetime = NOON, **properties: object
 ) -> Allowed | Denied:
-    usage = Usage(Meter.objects.get(key=meter), Decimal(str(quantity)), properties)
-    return services.authorize(customer=customer, wanted=[usage], ttl=5 * MINUTE, at=at)
+    usage = Usage(meter, Decimal(str(quantity)), properties)
+    return services.authorize(customer=customer.key, wanted=[usage], ttl=5 * MINUTE, at=at)
 
 
 def allowed(answer: Allowed | Denied) -> Authorization:

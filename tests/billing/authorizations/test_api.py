@@ -177,6 +177,12 @@ def test_a_capture_says_what_is_wrong_with_its_events(hold, post, events, field)
     assert [error["field"] for error in response.json()["errors"]] == [field]
 
 
+@pytest.mark.parametrize("body", [[], "null"])
+def test_a_capture_takes_an_object_and_nothing_else(hold, post, body):
+    assert post(f"{PATH}/{hold}/capture", body).status_code == 400
+    assert Authorization.objects.get().ended_at is None
+
+
 def test_release_gives_the_hold_back_once(hold, post):
     assert post(f"{PATH}/{hold}/release").json()["ended_by"] == "release"
     assert HoldAccount.objects.get().reserved == 0

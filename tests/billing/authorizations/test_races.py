@@ -1,13 +1,14 @@
 """Many ask at once: real threads, real transactions. Nobody overspends."""
 
 import random
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from threading import Barrier
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
 from accounts.models import Customer
 from billing.authorizations import services
@@ -17,7 +18,7 @@ from billing.authorizations.services import Allowed
 from billing.cycle.services import tick
 from billing.cycle.verify import differences
 from billing.errors import Conflict
-from tests.billing.authorizations.conftest import NOON, allowed, ask, give, make_house, stop_at, use
+from tests.billing.authorizations.conftest import NOON, allowed, ask, denied, give, make_house, stop_at, use
 
 THREADS = 50
 
@@ -118,3 +119,41 @@ def test_calls_that_ask_first_never_overspend_while_ticks_settle_them(acme):
     assert (found.reserved, found.overage) == (0, 0)
     assert not Authorization.objects.filter(settled_at=None).exists()
     assert list(differences()) == []
+
+
+@pytest.mark.parametrize("end", [services.capture, services.release])
+def test_what_comes_while_a_question_waits_is_counted(acme, end):
+    """The hold that covered the usage is gone by then."""
+    give(acme, 100)
+    held = allowed(ask(acme, 60))
+    ask(acme, 1)  # so that everything is remembered
+
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic():
+            end(authorization=held, at=NOON)
+            asked = pool.submit(at_once, lambda _: ask(acme, 60), 1)
+            while not waiting():
+                time.sleep(0.01)
+            use(acme, "search", 60)
+        [answer] = asked.result()
+
+    assert denied(answer) == "credit_exhausted"
+
+
+def test_questions_of_one_moment_see_each_other(acme):
+    """They share a transaction, of one customer and of several."""
+    give(acme, 10)
+    ask(acme, 1)  # so that everything is remembered
+
+    answers = at_once(lambda number: ask(acme, 1 + number % 2))
+
+    granted = sum(answer.amounts["credits"] for answer in answers if isinstance(answer, Allowed))
+    assert granted in (8, 9)
+    assert HoldAccount.objects.get().reserved == granted + 1
+
+
+def waiting() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        (number,) = cursor.fetchone()
+    return bool(number)
