@@ -5,14 +5,15 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import Q
+from django.utils.crypto import salted_hmac
 
 from accounts.models import Customer, User
 from billing.credits import services as credits
 from billing.credits.models import GrantKind
 from billing.errors import Conflict
-from billing.money import exact
+from billing.money import CONTEXT, exact
 from billing.topups import queries, troubles
 from billing.topups.models import AutomaticTopUp, PaymentAccount, PaymentNotice, TopUp, TopUpStatus
 from billing.topups.payments import Card, Outcome, Progress, Refused, Unavailable
@@ -25,12 +26,29 @@ BEGUN_WITHIN: Final = timedelta(hours=1)
 MOST: Final = 50  # that one run looks at
 
 
-def order(*, customer: Customer, unit: str, amount: Decimal, at: datetime, created_by: User | None = None) -> TopUp:
-    """Write down that the customer buys so much. Commit it, then `begin`. Conflict `not_for_sale`."""
+def order(
+    *, customer: Customer, unit: str, amount: Decimal, at: datetime, created_by: User | None = None, once: str = ""
+) -> TopUp:
+    """Write down that the customer buys so much. Commit it, then `begin`. What is sent again with the same `once` is
+    the same top-up, as it is by then. Conflict `not_for_sale`."""
     top_up = new(customer, unit, amount, at)
     top_up.created_by = created_by
-    top_up.save()
+    if not once:
+        top_up.save()
+        return top_up
+    top_up.public_id = _name_of(top_up, once)
+    try:
+        with transaction.atomic():
+            top_up.save(force_insert=True)
+    except IntegrityError:
+        return TopUp.objects.select_related("customer").get(public_id=top_up.public_id)
     return top_up
+
+
+def _name_of(top_up: TopUp, once: str) -> str:
+    """A name that only this order of this customer has: the database then knows a repeat, even one at the same time."""
+    said = f"{top_up.customer_id} {top_up.unit} {top_up.amount.normalize(CONTEXT)} {once}"
+    return f"topup_{salted_hmac('billing.topups.order', said, algorithm='sha256').hexdigest()[:32]}"
 
 
 def new(customer: Customer, unit: str, amount: Decimal, at: datetime) -> TopUp:

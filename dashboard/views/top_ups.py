@@ -4,6 +4,7 @@ The way to the payment page is a page of ours that leads on. An answer that redi
 would be refused by the browser: `form-action` holds for what a form is redirected to.
 """
 
+import secrets
 from zoneinfo import ZoneInfo
 
 from django.contrib import messages
@@ -44,7 +45,8 @@ def _buy(request: MemberRequest, access: Access) -> HttpResponse:
         return _page(request, access, status=REFUSED, bought=form)
     customer, at = access.customer, clock.now(access.customer)
     try:
-        top_up = services.order(customer=customer, **form.cleaned_data, created_by=request.user, at=at)
+        once = request.POST.get("once", "")
+        top_up = services.order(customer=customer, **form.cleaned_data, created_by=request.user, at=at, once=once)
         return _to_payment(request, top_up)
     except Conflict as refused:
         form.add_error("amount", refused.detail)
@@ -152,6 +154,7 @@ def _page(
         "waiting": queries.needing_customer(customer),
         "came_from": request.GET.get("from", ""),
         "shelf": _shelf(access, bought, ruled) if may_buy else [],
+        "once": secrets.token_urlsafe(16),
         "takes_cards": seller.name != Manual.name,
         "account": queries.payment_account(customer, seller.name) if may_buy else None,
     }

@@ -119,6 +119,37 @@ def test_while_stripe_is_away_the_purchase_waits_and_can_be_gone_on_with(owner, 
     assert "Opening the payment page" in text(owner.post(of(top_up, "/pay")))
 
 
+def test_a_double_click_buys_once(owner, stripe):
+    [once, *_] = re.findall(r'name="once" value="([^"]+)"', owner.get(PAGE).text)
+    sent = {"unit": "credits", "amount": "100", "once": once}
+    first, second = owner.post(PAGE, sent), owner.post(PAGE, sent | {"amount": "100.00"})
+    top_up = TopUp.objects.get()
+    assert top_up.url in first.text
+    assert top_up.url in second.text
+
+    owner.post(PAGE, sent | {"amount": "500"})
+    buy(owner), buy(owner)
+    assert TopUp.objects.count() == 4
+
+
+def test_a_form_is_new_each_time(owner, stripe):
+    stripe.refuses = "Not today."
+    sent = {"unit": "credits", "amount": "100", "once": "1"}
+    refused = owner.post(PAGE, sent)
+    assert "Not today." in text(owner.post(PAGE, sent))
+    stripe.refuses = ""
+    sent["once"] = re.findall(r'name="once" value="([^"]+)"', refused.text)[-1]
+    assert "Opening the payment page" in text(owner.post(PAGE, sent))
+
+
+def test_what_another_customer_sent_is_no_repeat(owner, charlie, globex, stripe):
+    sent = {"unit": "credits", "amount": "100", "once": "1"}
+    owner.post(PAGE, sent)
+    owner.force_login(charlie)
+    owner.post("/c/globex/credits/top-ups", sent)
+    assert set(TopUp.objects.values_list("customer__key", flat=True)) == {"acme", "globex"}
+
+
 def test_without_stripe_a_purchase_is_a_request(owner):
     said = text(owner.get(PAGE))
     assert "Request it" in said
