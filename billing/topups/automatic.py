@@ -78,8 +78,11 @@ def top_up_automatically(*, at: datetime) -> int:
 @transaction.atomic
 @exact()
 def order_if_due(*, rule: AutomaticTopUp, at: datetime) -> TopUp | None:
-    """The top-up that the rule asks for now; None for nothing. One at a time: another sees what this one ordered."""
-    AutomaticTopUp.objects.select_for_update().get(pk=rule.pk)
+    """The top-up that the rule asks for now; None for nothing. One at a time: another sees what this one ordered, and
+    what the owners have changed since the rule was read."""
+    rule = AutomaticTopUp.objects.select_for_update(of=["self"]).select_related("customer").get(pk=rule.pk)
+    if not rule.is_active or rule.paused_because:
+        return None
     mine = TopUp.objects.filter(customer=rule.customer, unit=rule.unit, is_automatic=True)
     if mine.filter(status__in=services.OPEN).exists():  # looked at first: it may end while we ask for the balance
         return None

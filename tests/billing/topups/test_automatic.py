@@ -247,3 +247,10 @@ def test_that_a_charge_failed_may_be_told_by_stripe_first(house, fake, rule):
     tell("payment_intent.payment_failed", **fake.things[payment])
     assert status() == TopUpStatus.FAILED
     assert top_up_automatically(at=now()) == 0
+
+
+def test_a_rule_is_read_again_before_it_buys(house, fake, rule):
+    AutomaticTopUp.objects.update(is_active=False)
+    assert automatic.order_if_due(rule=rule, at=now()) is None
+    AutomaticTopUp.objects.update(is_active=True, paused_because="Your card was declined.")
+    assert automatic.order_if_due(rule=rule, at=now()) is None
