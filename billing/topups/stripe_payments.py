@@ -15,6 +15,8 @@ from billing.topups.payments import Card, Outcome, Progress, Refused, Started, U
 TIMEOUT_SECONDS: Final = 15  # of one attempt
 DETAILS: Final = ["latest_charge", "payment_method"]
 CONFIRM: Final = "Your bank asks you to confirm this payment."
+# Where Stripe counts in other coins than ISO 4217 says: docs.stripe.com/currencies, "Zero-decimal" and "Special cases".
+PLACES: Final = {"MGA": 0, "ISK": 2, "UGX": 2}
 
 
 @contextmanager
@@ -213,5 +215,8 @@ def top_up_named(subject: Any) -> str:
 
 
 def minor_units(amount: Decimal, currency: str) -> int:
-    """Cents, or whatever is the smallest coin. The amount is rounded to it already."""
-    return int(CONTEXT.scaleb(amount, exponent(currency)))
+    """Cents, or whatever Stripe counts in. Raises Refused for a part of that: to round it is not ours any more."""
+    counted = CONTEXT.scaleb(amount, PLACES.get(currency, exponent(currency)))
+    if counted != int(counted):
+        raise Refused(f"Only whole amounts of {currency} can be paid. Buy another amount.")
+    return int(counted)

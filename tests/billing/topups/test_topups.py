@@ -12,6 +12,8 @@ from accounts.models import Customer, TestClock
 from billing.credits.models import CreditGrant, GrantKind
 from billing.topups import queries, services
 from billing.topups.models import PaymentAccount, PaymentNotice, TopUp, TopUpPrice, TopUpStatus
+from billing.topups.payments import Refused
+from billing.topups.stripe_payments import minor_units
 from tests.billing.authorizations.conftest import START, use
 from tests.billing.topups.conftest import available, now, tell
 from tests.stripe_server import EVENTS, signed
@@ -324,3 +326,15 @@ def test_money_costs_itself_and_may_have_bounds(house, buy):
     assert buy("100", unit="USD").json()["charge"] == "100"
     with pytest.raises(DatabaseError, match="top_up_money_costs_itself"):
         TopUpPrice.objects.create(unit="EUR", currency="EUR", unit_amount=2)
+
+
+@pytest.mark.parametrize(
+    ("currency", "counted"), [("USD", 500), ("JPY", 5), ("ISK", 500), ("UGX", 500), ("MGA", 5), ("KWD", 5000)]
+)
+def test_stripe_is_asked_for_what_is_shown_in_the_coins_that_it_counts(currency, counted):
+    assert minor_units(Decimal("5.00"), currency) == counted
+
+
+def test_a_part_of_the_smallest_coin_is_refused():
+    with pytest.raises(Refused, match="whole amounts of MGA"):
+        minor_units(Decimal("5.50"), "MGA")
