@@ -90,6 +90,8 @@ class FakeStripe:
     def _act(self, path: str, fields: dict[str, str]) -> Answer:
         *_, name, verb = path.split("/")
         if verb in ("confirm", "cancel", "expire"):
+            if name not in self.things:
+                return _error(404, "invalid_request_error", "No such thing.", "resource_missing")
             return getattr(self, f"_{verb}")(self.things[name])
         if self.refuses:
             return _error(400, "invalid_request_error", self.refuses)
@@ -142,8 +144,8 @@ class FakeStripe:
         return intent
 
     def _cancel(self, intent: Thing) -> Answer:
-        if intent["status"] == "succeeded":
-            return _error(400, "invalid_request_error", "It has succeeded.", "payment_intent_unexpected_state")
+        if intent["status"] in ("succeeded", "processing"):
+            return _error(400, "invalid_request_error", "It cannot be cancelled.", "payment_intent_unexpected_state")
         intent["status"] = "canceled"
         return 200, intent
 

@@ -74,9 +74,8 @@ def new(customer: Customer, unit: str, amount: Decimal, at: datetime) -> TopUp:
 def begin(*, top_up: TopUp, at: datetime) -> TopUp:
     """Let the customer pay what was ordered, or an automatic top-up that needs them. Repeating it leads to the same
     payment page. Conflict `not_for_sale` when the provider refuses it; Unavailable."""
-    if top_up.status == TopUpStatus.ACTION_REQUIRED:
-        settle(public_id=top_up.public_id, outcome=_withdrawn(top_up), at=at)
-        top_up.refresh_from_db()
+    if top_up.status == TopUpStatus.ACTION_REQUIRED and not _withdrawn(top_up, at):
+        return top_up
     if top_up.status == TopUpStatus.FAILED:
         raise Conflict(top_up.failure, code="not_for_sale")
     is_being_charged = top_up.is_automatic and top_up.status == TopUpStatus.PENDING
@@ -94,13 +93,15 @@ def begin(*, top_up: TopUp, at: datetime) -> TopUp:
     return top_up
 
 
-def _withdrawn(top_up: TopUp) -> Outcome:
-    """The saved card is not charged any more; the customer is about to pay by themselves."""
+def _withdrawn(top_up: TopUp, at: datetime) -> bool:
+    """Whether the saved card is not charged any more, so that the customer may pay by themselves."""
     outcome = provider(top_up.customer).cancel(top_up)
-    if outcome.progress == Progress.PAID:
-        return outcome
-    TopUp.objects.filter(pk=top_up.pk).update(payment="")
-    return Outcome(Progress.WAITING)
+    if outcome.progress == Progress.FAILED:
+        TopUp.objects.filter(pk=top_up.pk).update(payment="")
+    else:
+        settle(public_id=top_up.public_id, outcome=outcome, at=at)
+    top_up.refresh_from_db()
+    return outcome.progress == Progress.FAILED
 
 
 def cancel(*, top_up: TopUp, at: datetime) -> TopUp:

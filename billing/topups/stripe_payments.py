@@ -129,11 +129,18 @@ class Stripe:
                 self.client.v1.payment_intents.cancel(top_up.payment)
             elif top_up.reference:
                 self.client.v1.checkout.sessions.expire(top_up.reference)
-        except stripe.InvalidRequestError:  # it has ended in some way already
-            return self.payment(top_up.payment) if top_up.payment else self.look(top_up)
+        except stripe.InvalidRequestError:
+            return self._ended(top_up)
         except stripe.StripeError as error:
             raise Unavailable(str(error)) from error
         return Outcome(Progress.FAILED)
+
+    def _ended(self, top_up: TopUp) -> Outcome:
+        """What cannot be cancelled has ended in some way already, and nobody pays for what is not known there."""
+        try:
+            return self.payment(top_up.payment) if top_up.payment else self.look(top_up)
+        except Refused as unknown:
+            return Outcome(Progress.FAILED, failure=str(unknown))
 
     # --- what is known ----------------------------------------------------------------------------------------------
 

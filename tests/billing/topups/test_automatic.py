@@ -229,6 +229,15 @@ def test_nobody_pays_what_the_card_is_being_charged_for(house, fake, rule):
     assert (top_up.url, fake.seen) == ("", [])
 
 
+def test_nobody_pays_beside_a_charge_that_cannot_be_withdrawn(house, fake, rule):
+    fake.declines = "authentication_required"
+    top_up_automatically(at=now())
+    fake.made("payment_intent")[0]["status"] = "processing"
+    top_up = services.begin(top_up=TopUp.objects.get(), at=now())
+    assert (top_up.url, fake.made("checkout.session")) == ("", [])
+    assert top_up.payment
+
+
 def test_what_the_bank_wanted_confirmed_may_be_cancelled(house, fake, rule):
     fake.declines = "authentication_required"
     top_up_automatically(at=now())

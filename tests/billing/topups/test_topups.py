@@ -294,6 +294,13 @@ def test_what_was_paid_a_moment_before_it_was_cancelled_is_granted(house, bought
     assert (bought.status, available(house)) == (TopUpStatus.PAID, 100)
 
 
+def test_what_stripe_does_not_know_any_more_can_be_cancelled(house, bought, fake):
+    """Its page was made under another account, for instance."""
+    fake.things.clear()
+    services.cancel(top_up=bought, at=now())
+    assert bought.status == TopUpStatus.FAILED
+
+
 # --- what is for sale -------------------------------------------------------------------------------------------
 
 
