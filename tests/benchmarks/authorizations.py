@@ -113,7 +113,8 @@ def bare_update(number: int) -> tuple[str, object]:
 def _steady(
     server: Web, rate: int | None, seconds: float, secret: str, ask: Callable[[int], tuple[str, object]]
 ) -> Asked:
-    """Ask so often a second, each question due at its own instant, and waiting from then on; or as fast as possible."""
+    """Ask so often a second, each question due at its own instant, and waiting from then on; or as fast as possible.
+    It ends after these seconds, also where the server is behind: the rate then tells."""
     numbers = count()
     latencies: list[float] = []
     begun = time.perf_counter()
@@ -122,7 +123,7 @@ def _steady(
         while True:
             number = next(numbers)
             due = begun + number / rate if rate else time.perf_counter()
-            if due > begun + seconds:
+            if max(due, time.perf_counter()) > begun + seconds:
                 return
             time.sleep(max(0.0, due - time.perf_counter()))
             status, _, body = connection.ask(_post(*ask(number), secret))
