@@ -16,10 +16,11 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 
 from billing.admin_pages import ReadOnlyAdmin, sentences
 from billing.clock import now
+from billing.errors import Conflict
 from billing.fields import PlainDecimalField
 from billing.money import display as shown
 from billing.topups import services
-from billing.topups.models import AutomaticTopUp, PaymentNotice, TopUp, TopUpPrice
+from billing.topups.models import AutomaticTopUp, PaymentNotice, TopUp, TopUpPrice, TopUpStatus
 
 
 class TopUpPriceForm(forms.ModelForm):
@@ -84,9 +85,13 @@ class TopUpAdmin(ReadOnlyAdmin):
         },
     )
     def mark_paid(self, request: HttpRequest, form: forms.Form, object_id: str) -> HttpResponse:
-        return self._decide(
-            request, object_id, lambda one: services.succeed(public_id=one.public_id, at=now(one.customer)), "Paid."
-        )
+        def grant(one: TopUp) -> object:
+            found = services.succeed(public_id=one.public_id, at=now(one.customer))
+            if found is not None and found.status == TopUpStatus.REVERSED:
+                raise Conflict("It was paid back, and stays so. Let the customer buy again.", code="paid_back")
+            return found
+
+        return self._decide(request, object_id, grant, "Paid.")
 
     @action(
         description="Not paid",

@@ -219,6 +219,20 @@ def test_without_stripe_an_operator_says_that_it_was_paid(house, buy, client, ol
     assert available(house) == 20
 
 
+def test_an_operator_hears_that_what_was_paid_back_stays_so(house, buy, client, olivia):
+    buy("20")
+    top_up = TopUp.objects.get()
+    services.pay_back(public_id=top_up.public_id, failure="It was paid back.", at=now())
+    client.force_login(olivia)
+    client.post(reverse("admin:billing_topup_mark_paid", args=[top_up.pk]), {"_form_submitted": "1"})
+
+    page = client.get(reverse("admin:billing_topup_change", args=[top_up.pk]))
+    assert [str(said) for said in page.context["messages"]] == [
+        "It was paid back, and stays so. Let the customer buy again."
+    ]
+    assert available(house) == 0
+
+
 def test_what_an_operator_is_to_be_paid_for_waits_as_long_as_it_takes(house, buy):
     buy("20")
     services.finish(at=now() + timedelta(days=90))
