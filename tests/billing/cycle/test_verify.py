@@ -53,7 +53,7 @@ def settled(committed):
     later = at + timedelta(hours=1)
     give(customer=globex, unit="credits", amount=Decimal(100), kind=GrantKind.PAID, at=later)
     seal_all()
-    held = authorize(customer=globex, wanted=Amount("credits", Decimal(1)), ttl=timedelta(days=900), at=later)
+    held = authorize(customer=globex.key, wanted=Amount("credits", Decimal(1)), ttl=timedelta(days=900), at=later)
     assert isinstance(held, Allowed)
     return globex
 
