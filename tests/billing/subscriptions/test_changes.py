@@ -375,6 +375,7 @@ def both(globex, meter):
 
 
 instants = st.integers(0, 30 * 86_400 - 2).map(lambda second: START + timedelta(seconds=second))
+second_half = st.integers(15 * 86_400 + 1, 30 * 86_400 - 2).map(lambda second: START + timedelta(seconds=second))
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -424,7 +425,7 @@ def bundle(globex, meter):
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(instants.filter(lambda at: at > HALF), st.floats(0, 1), st.sampled_from([(0,), (1,), (0, 1)]))
+@given(second_half, st.floats(0, 1), st.sampled_from([(0,), (1,), (0, 1)]))
 def test_a_to_b_to_a_within_a_second_changes_no_statement(bundle, at, pause, which):
     end, period = START + 30 * DAY, bundle[0][0].periods.get()
     before = [one.amount_due for one in period_statement(period, at=end).units]
