@@ -49,7 +49,14 @@ from billing.pricing.models import (
     PriceOverride,
     UnitCost,
 )
-from billing.subscriptions.models import BillingPeriod, CouponRedemption, CouponUse, PlanSegment, Subscription
+from billing.subscriptions.models import (
+    BillingPeriod,
+    CouponRedemption,
+    CouponUse,
+    PeriodChange,
+    PlanSegment,
+    Subscription,
+)
 from billing.topups.models import AutomaticTopUp, PaymentAccount, PaymentNotice, TopUp, TopUpPrice
 
 __all__ = [
@@ -87,6 +94,7 @@ __all__ = [
     "OverageTerm",
     "PaymentAccount",
     "PaymentNotice",
+    "PeriodChange",
     "PeriodTotal",
     "Plan",
     "PlanSegment",

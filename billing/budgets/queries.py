@@ -186,10 +186,10 @@ def judged_periods(customer_ids: Collection[int], at: datetime) -> list[BillingP
     """The periods in which a budget may fire: of each customer the current one, then those before it that are not
     closed yet. Two queries."""
     current = {period.subscription_id: period for period in subscriptions.current_periods(customer_ids, at)}
-    siblings = BillingPeriod.objects.filter(subscription__in=current).exclude(status=PeriodStatus.CLOSED)
+    siblings = BillingPeriod.objects.filter(subscriptions.NOT_EMPTY, subscription__in=current)
     return [
         period
-        for period in siblings.order_by("customer_id", "-starts_at")
+        for period in siblings.exclude(status=PeriodStatus.CLOSED).order_by("customer_id", "-starts_at")
         if period.starts_at <= current[period.subscription_id].starts_at
     ]
 

@@ -91,6 +91,12 @@ def carry_over(
     return made
 
 
+def call_off(*, customer_id: int, versions: Collection[int], since: datetime) -> None:
+    """What was carried over to these versions from `since` on never holds: the change was taken back."""
+    copies = PriceOverride.objects.filter(customer=customer_id, price__version__in=versions, created_at__gte=since)
+    copies.exclude(carried_from=None).update(ends_at=F("starts_at"))
+
+
 def overlapping(
     customer_id: int, price: Price, row: MatchRow | None, begins: datetime, ends: datetime | None
 ) -> QuerySet[PriceOverride]:

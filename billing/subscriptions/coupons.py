@@ -71,7 +71,7 @@ def _check(subscription: Subscription, coupon: Coupon, at: datetime) -> None:
 def held(period: BillingPeriod) -> list[CouponRedemption]:
     """Those that discount the period unless they are used up, in the order they were redeemed. One query."""
     of_subscription = CouponRedemption.objects.filter(subscription=period.subscription_id)
-    begun = of_subscription.filter(Q(ends_at=None) | Q(ends_at__gt=period.starts_at), starts_at__lte=period.starts_at)
+    begun = of_subscription.filter(Q(ends_at=None) | Q(ends_at__gt=period.starts_at), starts_at__lt=period.ends_at)
     return list(begun.select_related("coupon").order_by("created_at", "id"))
 
 

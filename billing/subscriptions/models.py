@@ -79,9 +79,10 @@ class Subscription(models.Model):
 
 
 class CouponRedemption(models.Model):
-    """A coupon on a subscription: it discounts the billing periods that begin in [starts_at, ends_at).
+    """A coupon on a subscription: it discounts the billing periods that share time with [starts_at, ends_at).
 
-    `starts_at` is the beginning of the first of them. Only its end may change (a trigger guards it).
+    `starts_at` is the beginning of the first of them, unless the change that began that one was taken back. Only its
+    end may change (a trigger guards it).
     """
 
     subscription = models.ForeignKey(Subscription, on_delete=models.PROTECT, related_name="coupons")
@@ -116,7 +117,7 @@ class BillingPeriod(models.Model):
 
     [`whole_starts_at`, `whole_ends_at`) is what a full base fee is for: longer than the period where that begins
     between two anchors or ends early. `version` is that of the last plan segment. A period whose subscription was
-    cancelled as it began is empty.
+    cancelled as it began, or that a change began which was taken back, is empty.
     """
 
     subscription = models.ForeignKey(Subscription, on_delete=models.PROTECT, related_name="periods")
@@ -158,6 +159,28 @@ class BillingPeriod(models.Model):
 
     def __str__(self) -> str:
         return f"{self.subscription}: {self.starts_at:%Y-%m-%d} to {self.ends_at:%Y-%m-%d}"
+
+
+class PeriodChange(models.Model):
+    """What a subscription and its open period were before a change to a plan with other billing periods, kept while it
+    may be taken back. `period` was ended by it, or if it had just begun, turned into one of the other plan."""
+
+    subscription = models.ForeignKey(Subscription, on_delete=models.CASCADE, related_name="period_changes")
+    period = models.ForeignKey(BillingPeriod, on_delete=models.CASCADE, related_name="+")
+    version = models.ForeignKey(PlanVersion, on_delete=models.PROTECT, related_name="+")
+    ends_at = models.DateTimeField()
+    whole_starts_at = models.DateTimeField()
+    whole_ends_at = models.DateTimeField()
+    anchored_on = models.DateField()
+    anchor_day = models.PositiveSmallIntegerField()
+    anchor_month = models.PositiveSmallIntegerField(null=True)
+    asked_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["id"]
+
+    def __str__(self) -> str:
+        return f"{self.subscription} until {self.asked_at:%Y-%m-%d %H:%M}"
 
 
 class CouponUse(models.Model):

@@ -16,6 +16,7 @@ from billing.subscriptions.models import BillingPeriod, PeriodStatus, PlanSegmen
 
 RECENT: Final = timedelta(weeks=13)  # as far as forecasts look back
 GRACE: Final = timedelta(hours=24)  # for events that come late, before a period closes
+NOT_EMPTY: Final = Q(ends_at__gt=F("starts_at"))  # of billing periods: an empty one is nobody's business
 _MOMENT: Final = timedelta(microseconds=1)
 SEGMENTS: Final = Prefetch("plan_segments", PlanSegment.objects.select_related("version__plan"))
 
@@ -49,8 +50,8 @@ def periods(
     customer: Customer, *, starts_at: datetime | None = None, ends_at: datetime | None = None
 ) -> QuerySet[BillingPeriod]:
     """The customer's billing periods that share time with [starts_at, ends_at), in time order, with their plan
-    segments. Two queries."""
-    found = BillingPeriod.objects.filter(customer=customer).prefetch_related(SEGMENTS)
+    segments; none that are empty. Two queries."""
+    found = BillingPeriod.objects.filter(NOT_EMPTY, customer=customer).prefetch_related(SEGMENTS)
     found = found.select_related("customer", "subscription", "version__plan")
     if starts_at is not None:
         found = found.filter(ends_at__gt=starts_at)
@@ -96,9 +97,9 @@ def read_periods_ahead(ranges: Iterable[tuple[int, datetime, datetime]]) -> None
         return
     customers, starts, ends = zip(*ranges, strict=True)
     found: dict[int, list[BillingPeriod]] = defaultdict(list)
-    near = BillingPeriod.objects.filter(customer__in=customers, ends_at__gt=min(starts), starts_at__lt=max(ends))
-    near = near.select_related("customer", "subscription", "version__plan").prefetch_related(SEGMENTS)
-    for period in near.order_by("starts_at", "id"):
+    near = BillingPeriod.objects.filter(NOT_EMPTY, ends_at__gt=min(starts), starts_at__lt=max(ends))
+    near = near.filter(customer__in=customers).select_related("customer", "subscription", "version__plan")
+    for period in near.prefetch_related(SEGMENTS).order_by("starts_at", "id"):
         found[period.customer_id].append(period)
     remember(
         (
@@ -164,7 +165,7 @@ def present_period(customer: Customer, at: datetime) -> BillingPeriod | None:
 def current_periods(customer_ids: Collection[int], at: datetime) -> list[BillingPeriod]:
     """The `current_period` of each of these customers that has one. One query."""
     found = BillingPeriod.objects.filter(
-        customer__in=customer_ids, starts_at__lte=at, subscription__status=SubscriptionStatus.ACTIVE
+        NOT_EMPTY, customer__in=customer_ids, starts_at__lte=at, subscription__status=SubscriptionStatus.ACTIVE
     )
     ordered = found.order_by("customer_id", "subscription__starts_at", "subscription_id", "-starts_at")
     return list(ordered.distinct("customer_id"))
@@ -209,7 +210,9 @@ def period_before(period: BillingPeriod) -> BillingPeriod | None:
         before = [one for one in known if one.subscription_id == period.subscription_id]
         if before or period.starts_at == period.subscription.starts_at:
             return before[0] if before else None
-    earlier = BillingPeriod.objects.filter(subscription=period.subscription_id, starts_at__lt=period.starts_at)
+    earlier = BillingPeriod.objects.filter(
+        NOT_EMPTY, subscription=period.subscription_id, starts_at__lt=period.starts_at
+    )
     return earlier.order_by("-starts_at").first()
 
 

@@ -28,6 +28,7 @@ from billing.pricing.models import PlanVersion, Price, VersionStatus
 from billing.subscriptions.add_ons import add_on_errors, same_periods, unlike
 from billing.subscriptions.models import BillingPeriod, PeriodStatus, PlanSegment, Subscription, SubscriptionStatus
 from billing.subscriptions.queries import GRACE, versions_between
+from billing.subscriptions.taking_back import remember, take_back
 
 type When = Literal["now", "period_end"]
 
@@ -238,16 +239,13 @@ def _open_anew(subscription: Subscription, starts_at: datetime, zone: str, at: d
 
 
 def _open(subscription: Subscription, interval: Interval, whole: Interval, zone: str, at: datetime) -> BillingPeriod:
-    period = BillingPeriod.objects.create(
-        subscription=subscription,
-        customer_id=subscription.customer_id,
-        version_id=subscription.version_id,
-        starts_at=interval.start,
-        ends_at=interval.end,
-        whole_starts_at=whole.start,
-        whole_ends_at=whole.end,
-        timezone=zone,
-    )
+    # Where a change was taken back, the period that it had begun is empty: another may begin there.
+    empty = subscription.periods.filter(starts_at=interval.start, ends_at=interval.start).first()
+    period = empty or BillingPeriod(subscription=subscription, starts_at=interval.start)
+    period.customer_id, period.version_id = subscription.customer_id, subscription.version_id
+    period.ends_at, period.status, period.timezone = interval.end, PeriodStatus.OPEN, zone
+    period.whole_starts_at, period.whole_ends_at = whole.start, whole.end
+    period.save()
     trial_end = min(max(subscription.trial_ends_at or interval.start, interval.start), interval.end)
     cuts = [interval.start, *([trial_end] if interval.start < trial_end < interval.end else []), interval.end]
     PlanSegment.objects.bulk_create(
@@ -315,6 +313,13 @@ def _change_now(subscription: Subscription, version: PlanVersion, at: datetime) 
         subscription.version, subscription.next_version = version, None
         subscription.save(update_fields=["version", "next_version"])
         return
+    if take_back(subscription, version, at):
+        roll(customer_id=subscription.customer_id, at=at)  # its period may have ended in between
+        subscription.refresh_from_db()
+        if version != subscription.version:
+            _change_now(subscription, version, at)
+        return
+    remember(subscription, period, at)
     is_cancelled, subscription.ends_at = subscription.ends_at is not None, None
     if starts_at > period.starts_at:
         _end_early(period, starts_at)
