@@ -223,15 +223,6 @@ WITH old AS (
 )
 DELETE FROM billing_authorization WHERE id IN (SELECT id FROM old)
 """
-_SUMS: Final = """
-SELECT account.unit, account.budget_id, hold.meter, sum(hold.amount)
-FROM billing_authorization AS one
-JOIN billing_hold AS hold ON hold.authorization_id = one.id
-JOIN billing_holdaccount AS account ON account.id = hold.account_id
-WHERE one.customer_id = %(customer)s AND one.settled_at IS NULL
-    AND (one.ended_at IS NOT NULL OR NOT %(only_ended)s)
-GROUP BY 1, 2, 3
-"""
 _RESERVED: Final = """
 SELECT account.unit, account.reserved - coalesce(sum(hold.amount) FILTER (WHERE one.id IS NOT NULL), 0)
 FROM billing_holdaccount AS account
