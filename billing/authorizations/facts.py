@@ -18,7 +18,7 @@ from billing.metering.models import Aggregation
 from billing.metering.queries import Pending
 from billing.money import CONTEXT, ZERO, is_currency, quantise, total
 from billing.pricing.queries import overage_rates
-from billing.rating.margin import Added, Cost, Margin
+from billing.rating.marginal import Added, Cost, Marginal
 from billing.subscriptions.models import PlanSegment
 
 type ByMeter = dict[str, Decimal]
@@ -78,13 +78,13 @@ class Standing:
         self.stopping = {one.id: one for one in facts.stopping}
         self._names = {pk: name for name, pk in self.accounts.items()}
         self._reserved: dict[tuple[Name, str], Decimal] = self._held_so_far()
-        self._margin = Margin(self.recalled.prices, facts.at, self.recalled.used)
-        self._pending = list(self._margin.add(map(_added, facts.pending)))
+        self._marginal = Marginal(self.recalled.prices, facts.at, self.recalled.used)
+        self._pending = list(self._marginal.add(map(_added, facts.pending)))
         self._grants = _by_unit(facts.grants)
 
     def case(self, wanted: Wanted) -> Case:
         """Raises Unpriced, UnknownMeter."""
-        if (current := self._margin.current) is None:
+        if (current := self._marginal.current) is None:
             raise Unpriced
         terms = _Terms(current)
         pending = _sum(terms, self._pending)
@@ -106,7 +106,7 @@ class Standing:
         return {meter: amount for (of, meter), amount in self._reserved.items() if of == name}
 
     def _costs(self, wanted: Sequence[Usage]) -> Iterator[Cost]:
-        return self._margin.further().add([self._usage(index, usage) for index, usage in enumerate(wanted)])
+        return self._marginal.further().add([self._usage(index, usage) for index, usage in enumerate(wanted)])
 
     def _usage(self, index: int, usage: Usage) -> Added:
         meter = self.recalled.meter(usage.meter)

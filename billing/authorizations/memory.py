@@ -17,7 +17,7 @@ from billing.credits import queries as credits
 from billing.metering.models import Meter
 from billing.pricing.queries import PriceTerms
 from billing.rating.core import Tally
-from billing.rating.margin import Prices
+from billing.rating.marginal import Prices
 from billing.rating.queries import tallied
 from billing.subscriptions.models import PlanSegment
 

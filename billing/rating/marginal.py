@@ -84,7 +84,7 @@ def _last_segments(running: Sequence[BillingPeriod]) -> set[int]:
     return {segments_of(period)[-1].pk for period in last.values()}
 
 
-class Margin:
+class Marginal:
     """The prices of a customer at an instant, and the usage that was added on top so far."""
 
     def __init__(self, prices: Prices, at: datetime, used: Tallied = tallied) -> None:
@@ -93,9 +93,9 @@ class Margin:
         self.current = prices.current(at)
         self._tallies: dict[tuple[int, int], Tally[None]] = {}
 
-    def further(self) -> "Margin":
-        """A margin on top of this one, which stays as it is."""
-        return Margin(self.prices, self.at, self._tally)
+    def further(self) -> "Marginal":
+        """One on top of this one, which stays as it is."""
+        return Marginal(self.prices, self.at, self._tally)
 
     def add(self, usage: Iterable[Added]) -> Iterator[Cost]:
         """What usage costs on top of what was added before; nothing for what no price is for. What grows evenly is
