@@ -1,6 +1,7 @@
 """The API is answered before the middleware of pages, and carries the headers that every answer carries."""
 
 import io
+from wsgiref.util import FileWrapper
 
 from django.http import StreamingHttpResponse
 
@@ -57,3 +58,10 @@ def test_a_streamed_answer_goes_out_as_it_comes(monkeypatch):
     monkeypatch.setattr(wsgi, "_django", lambda *_: streamed)
 
     assert _asked("/") is streamed
+
+
+def test_a_file_goes_out_as_the_server_sends_files(monkeypatch):
+    sent = FileWrapper(io.BytesIO(b"a"))
+    monkeypatch.setattr(wsgi, "_django", lambda *_: sent)
+
+    assert _asked("/") is sent
