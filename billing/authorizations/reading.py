@@ -1,7 +1,7 @@
 """The facts that a decision rests on, for many customers in one round trip.
 
 First the accounts are locked and what has expired is freed; then one statement reads everything else, in one snapshot.
-It sees what was committed before the locks were ours, so what others hold cannot move any more.
+It sees what was committed before the locks were ours, so what others hold of these accounts cannot move any more.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -13,6 +13,7 @@ import msgspec
 from django.db import connection
 
 from billing.authorizations import store
+from billing.authorizations.store import Place
 from billing.metering.queries import PENDING, Pending
 
 
@@ -87,15 +88,18 @@ class Facts(_Row):
     held: list[Sum] | None
 
 
-def read(moments: Mapping[str, datetime]) -> dict[str, Facts]:
-    """By customer key, of those that exist; their accounts are locked until the transaction ends. `moments` is now, but
-    for customers on a test clock."""
+def read(moments: Mapping[str, datetime]) -> tuple[dict[str, Facts], set[Place]]:
+    """By customer key, of those that exist; their accounts are locked until the transaction ends, but for these places,
+    whose accounts were opened while the others were waited for. `moments` is now, but for customers on a test clock."""
     asked = {"keys": list(moments), "ats": list(moments.values())}
     with store.together() as send:
-        send(_LOCK, asked)
+        locked = send(_LOCK, asked)
         send(_EXPIRE, asked)
         found = send(_FACTS, asked)
-    return {key: _decoder.decode(facts) for key, facts in found.fetchall()}
+    facts = {key: _decoder.decode(one) for key, one in found.fetchall()}
+    ours = {pk for (pk,) in locked.fetchall()}
+    accounts = [(one.customer, account) for one in facts.values() for account in one.accounts]
+    return facts, {(customer, one.unit, one.budget) for customer, one in accounts if one.id not in ours}
 
 
 def versions(customer_ids: Collection[int]) -> dict[int, int]:
@@ -115,7 +119,7 @@ _ASKED: Final = """
     LEFT JOIN accounts_testclock AS clock ON clock.id = customer.test_clock_id
 """
 _LOCK: Final = """
-SELECT FROM billing_holdaccount
+SELECT id FROM billing_holdaccount
 WHERE customer_id = ANY(ARRAY(SELECT id FROM accounts_customer WHERE key = ANY(%(keys)s::text[])))
 ORDER BY id FOR NO KEY UPDATE
 """

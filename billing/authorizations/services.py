@@ -1,6 +1,6 @@
 """Actions on authorizations. Each is one transaction; what they guarantee is told in docs/decisions/0015."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -90,13 +90,13 @@ _gathered: Final = Gathered(_answer, most=MOST_TOGETHER)
 
 @transaction.atomic(savepoint=False)
 def _round(questions: Sequence[Question]) -> "_Round":
-    """One that rests on nothing that moved while it was read, written unless accounts are missing."""
+    """One that rests on nothing that moved while it was read, written unless accounts have to be opened or locked."""
     moments: dict[str, datetime] = {}
     for question in questions:
         moments[question.customer] = max(question.at, moments.get(question.customer, question.at))
     while True:
-        found = reading.read(moments)
-        done = _Round({key: Standing(key, facts) for key, facts in found.items()}, questions)
+        found, unlocked = reading.read(moments)
+        done = _Round({key: Standing(key, facts) for key, facts in found.items()}, questions, unlocked)
         if done.is_true():
             break
     if not done.missing:
@@ -107,8 +107,10 @@ def _round(questions: Sequence[Question]) -> "_Round":
 class _Round:
     """The answers to some questions, in their order, and what is to be written for them."""
 
-    def __init__(self, standings: Mapping[str, Standing], questions: Sequence[Question]) -> None:
-        self.missing: set[Place] = set()
+    def __init__(
+        self, standings: Mapping[str, Standing], questions: Sequence[Question], missing: Iterable[Place]
+    ) -> None:
+        self.missing: set[Place] = set(missing)
         self.authorizations: list[NewAuthorization] = []
         self.holds: list[NewHold] = []
         self._standings = standings

@@ -5,20 +5,33 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
-from threading import Barrier
+from threading import Barrier, Event
 
 import pytest
 from django.db import connection, transaction
 
 from accounts.models import Customer
-from billing.authorizations import services
+from billing.authorizations import services, store
+from billing.authorizations.facts import Amount
 from billing.authorizations.models import Authorization, HoldAccount
 from billing.authorizations.queries import balances
-from billing.authorizations.services import Allowed
-from billing.cycle.services import tick
+from billing.authorizations.services import Allowed, Question
+from billing.cycle.services import subscribe, tick
 from billing.cycle.verify import differences
 from billing.errors import Conflict
-from tests.billing.authorizations.conftest import NOON, allowed, ask, denied, give, make_house, stop_at, use
+from billing.pricing.models import PlanVersion
+from tests.billing.authorizations.conftest import (
+    MINUTE,
+    NOON,
+    START,
+    allowed,
+    ask,
+    denied,
+    give,
+    make_house,
+    stop_at,
+    use,
+)
 
 THREADS = 50
 
@@ -150,6 +163,40 @@ def test_questions_of_one_moment_see_each_other(acme):
     granted = sum(answer.amounts["credits"] for answer in answers if isinstance(answer, Allowed))
     assert granted in (8, 9)
     assert HoldAccount.objects.get().reserved == granted + 1
+
+
+def test_an_account_that_is_opened_while_another_customers_is_waited_for_is_judged_under_its_lock(acme):
+    """Otherwise what somebody holds of it meanwhile would not be seen."""
+    globex = Customer.objects.create(key="globex", name="Globex")
+    subscribe(customer=globex, version=PlanVersion.objects.get(), starts_at=START, at=START)
+    for customer in (acme, globex):
+        give(customer, 10)
+    held = allowed(ask(globex, 1))
+    together = [Question(key, Amount("credits", Decimal(6)), 5 * MINUTE, NOON) for key in ("globex", "acme")]
+    holding, go_on = Event(), Event()
+
+    def meanwhile(_: int) -> None:
+        store.open_accounts([(acme.pk, "credits", None)])
+        with transaction.atomic():
+            allowed(ask(acme, 6))
+            holding.set()
+            go_on.wait(10)
+
+    with ThreadPoolExecutor(2) as pool:
+        with transaction.atomic():
+            services.release(authorization=held, at=NOON)
+            asked = pool.submit(at_once, lambda _: services._answer(together), 1)
+            while not waiting():
+                time.sleep(0.01)
+            pool.submit(at_once, meanwhile, 1)
+            assert holding.wait(10)
+        while not waiting():
+            time.sleep(0.01)
+        go_on.set()
+        [[of_globex, of_acme]] = asked.result()
+
+    allowed(of_globex)
+    assert denied(of_acme) == "credit_exhausted"
 
 
 def waiting() -> bool:
