@@ -270,7 +270,8 @@ class PlanReading(Reading):
         for version in listed(period.version.plan.currency, self.at)[:MOST_ALTERNATIVES]:
             spec = spec_of(version)
             if version.plan_id != period.version.plan_id and used and used <= {price.meter for price in spec.prices}:
-                found.append((version, preview(self.customer, spec, version.plan.currency, interval, at=self.at)))
+                currency = version.plan.currency
+                found.append((version, preview(self.customer, spec, currency, interval, under=version, at=self.at)))
         return found
 
     @property

@@ -60,7 +60,7 @@ def affected(subscriptions: Sequence[Subscription], version: PlanVersion) -> lis
     """By how much the move changes what each pays, the largest difference first. Of `queries.subscriptions`."""
     spec = spec_of(version)
     opened = {period.pk: period for one in subscriptions if (period := open_period(one)) is not None}
-    previews = preview_open(spec, version.plan.currency, list(opened.values()))
+    previews = preview_open(spec, version.plan.currency, list(opened.values()), under=version)
     by_subscription = {opened[pk].subscription_id: preview for pk, preview in previews.items()}
     kept = _agreed(subscriptions, version, spec)
     found = [Affected(one, by_subscription.get(one.pk), kept.get(one.pk, ())) for one in subscriptions]
@@ -75,7 +75,10 @@ def _agreed(subscriptions: Sequence[Subscription], version: PlanVersion, spec: V
     if since is None:
         return {}
     found: dict[tuple[int, int], list[str]] = defaultdict(list)
-    for one in carried(agreed(customers, versions, since), spec.prices):
+    known = list(agreed(customers, versions | {version.pk}, since))
+    own = [one for one in known if one.price.version_id == version.pk]
+    others = [one for one in known if one.price.version_id != version.pk]
+    for one in carried(others, spec.prices, own, since):
         found[one.override.customer_id, one.override.price.version_id].append(_in_words(one))
     return {one.pk: found[one.customer_id, one.version_id] for one in moving}
 
@@ -84,8 +87,11 @@ def _in_words(one: Carried) -> str:
     """For instance "tokens, model = large: carried over"."""
     row = one.override.row
     what = f"{one.override.price.key}, {format_where(row.where)}" if row else one.override.price.key
+    if one.price is None:
+        return f"{what}: falls away, because {one.reason}"
     until = "" if one.override.ends_at is None else f", until {one.override.ends_at:%-d %B %Y, %H:%M} UTC"
-    return f"{what}: falls away, because {one.reason}" if one.price is None else f"{what}: carried over{until}"
+    cut = ", but not while other amounts are agreed there" if one.is_cut else ""
+    return f"{what}: carried over{until}{cut}"
 
 
 def move(subscriptions: Iterable[Subscription], *, version: PlanVersion, when: When) -> list[Moved]:

@@ -133,13 +133,13 @@ def _found(form: WhoseForm, spec: VersionSpec, version: PlanVersion) -> dict[str
     """The changes: of one customer line by line, or of everyone customer by customer; None without anyone."""
     currency, customer = version.plan.currency, form.cleaned_data["customer"]
     if customer is not None:
-        one = preview(customer, spec, currency, None, at=now(customer))
+        one = preview(customer, spec, currency, None, under=version, at=now(customer))
         total = change(customer.name, one.amount_now, one.then.amount, currency)
         return {"whose": customer.name, "total": total, "parts": _parts(one, currency), "lines": _lines(one)}
     other = form.version()
     if other is None:
         return None
-    found = preview_everyone(spec, currency, other)
+    found = preview_everyone(spec, currency, other, under=version)
     rows = [change(one.customer.name, one.amount_now, one.then.amount, currency) for one in found.previews]
     total = change("All", found.now, found.then, currency)
     count = f"{len(rows)} customer{'' if len(rows) == 1 else 's'}"

@@ -79,10 +79,17 @@ def percent(now: Decimal, then: Decimal) -> Decimal | None:
 
 
 def preview(
-    customer: Customer, spec: VersionSpec, currency: str, interval: Interval | None, *, at: datetime
+    customer: Customer,
+    spec: VersionSpec,
+    currency: str,
+    interval: Interval | None,
+    *,
+    under: PlanVersion | None = None,
+    at: datetime,
 ) -> Preview:
     """What the version would have charged the customer in the interval, which is widened to quarter hours (default:
-    the current billing period, as far as it is used).
+    the current billing period, as far as it is used). `under`: the version itself where it is stored; then what was
+    agreed with the customer for it counts too.
 
     The interval is cut where billing periods of the oldest subscription begin; in a part of one, what is meant for a
     whole period counts in proportion and quantities begin anew. Without any subscription it is one whole period.
@@ -92,24 +99,28 @@ def preview(
         interval = _of(period) if period else Interval(quarter_floor(at), quarter_ceil(at))
     interval = Interval(quarter_floor(interval.start), quarter_ceil(interval.end))
     own = _periods(customer, period, interval)
-    return _preview(_Question(spec, terms_said(spec), currency), customer, interval, own)
+    return _preview(_Question(spec, terms_said(spec), currency, under), customer, interval, own)
 
 
-def preview_everyone(spec: VersionSpec, currency: str, version: PlanVersion) -> Everyone:
+def preview_everyone(
+    spec: VersionSpec, currency: str, version: PlanVersion, *, under: PlanVersion | None = None
+) -> Everyone:
     """The same for every active subscription of a version, in its open billing period. A fixed number of queries."""
     opened = BillingPeriod.objects.filter(
         status=PeriodStatus.OPEN,
         subscription__status=SubscriptionStatus.ACTIVE,
         subscription__version=version,
     ).select_related("customer")
-    found = preview_open(spec, currency, list(opened)).values()
+    found = preview_open(spec, currency, list(opened), under=under).values()
     return Everyone(sorted(found, key=lambda one: (-abs(one.difference or ZERO), one.customer.key)))
 
 
-def preview_open(spec: VersionSpec, currency: str, opened: Sequence[BillingPeriod]) -> dict[int, Preview]:
+def preview_open(
+    spec: VersionSpec, currency: str, opened: Sequence[BillingPeriod], *, under: PlanVersion | None = None
+) -> dict[int, Preview]:
     """The same for each of these billing periods, by id. A fixed number of queries."""
     ranges = [(one.customer_id, one.starts_at, one.ends_at) for one in opened]
-    question = _Question(spec, terms_said(spec), currency)
+    question = _Question(spec, terms_said(spec), currency, under)
     with shared_reads():
         read_periods_ahead(ranges)
         read_totals_ahead(ranges)
@@ -133,17 +144,18 @@ def _periods(customer: Customer, period: BillingPeriod | None, interval: Interva
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """The version that is previewed: what it says, and its prices with their meters."""
+    """The version that is previewed: what it says, its prices with their meters, and itself where it is stored."""
 
     spec: VersionSpec
     terms: Sequence[PriceTerms]
     currency: str
+    under: PlanVersion | None
 
 
 def _preview(asked: _Question, customer: Customer, interval: Interval, own: Sequence[BillingPeriod]) -> Preview:
     wholes = own or [_imagined(customer, interval)]
     parts = [part for one in wholes if (part := _part(one, None, interval)) is not None]
-    agreed = _carried(asked, customer, own)
+    agreed = _agreed(asked, customer, own)
     supposed = [(part, terms_in(part, item, agreed.get(item.meter.key, ()))) for part in parts for item in asked.terms]
     then = _charged(customer, supposed, [(part, asked.spec) for part in parts], asked.currency, interval)
     if not own:
@@ -153,16 +165,20 @@ def _preview(asked: _Question, customer: Customer, interval: Interval, own: Sequ
     return Preview(customer, interval, then, now)
 
 
-def _carried(
-    asked: _Question, customer: Customer, own: Iterable[BillingPeriod]
+def _agreed(
+    asked: _Question, customer: Customer, periods: Iterable[BillingPeriod]
 ) -> dict[str, list[tuple[int, PriceOverride]]]:
-    """By meter: what was agreed with the customer under the versions that it is on, as far as the asked one has it."""
-    versions = {segment.version_id for one in own for segment in segments_of(one)}
-    agreed = [one for each in overrides(customer.pk).values() for one in each if one.price.version_id in versions]
+    """By meter: what was agreed with the customer for the asked version, and beside it what was agreed for those that
+    the customer is on, as far as the asked one has it."""
+    known = [one for each in overrides(customer.pk).values() for one in each]
+    under = None if asked.under is None else asked.under.pk
+    versions = {segment.version_id for period in periods for segment in segments_of(period)} - {under}
+    own = [one for one in known if one.price.version_id == under]
+    others = [one for one in known if one.price.version_id in versions]
     found: dict[str, list[tuple[int, PriceOverride]]] = defaultdict(list)
-    for one in carried(agreed, asked.spec.prices):
+    for one in (*carried(own, asked.spec.prices), *carried(others, asked.spec.prices, own)):
         if one.price is not None:
-            found[one.price.meter].append((one.row, one.override))
+            found[one.price.meter] += [(one.row, copy) for copy in one.copies()]
     return found
 
 

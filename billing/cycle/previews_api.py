@@ -111,7 +111,7 @@ class PreviewView(ApiView):
         if customer is None:
             raise invalid("customer", "There is no such customer.")
         spec, currency = queries.spec_of(version), version.plan.currency
-        found = preview(customer, spec, currency, _interval(body), at=now(customer))
+        found = preview(customer, spec, currency, _interval(body), under=version, at=now(customer))
         return Response(_shown(found, currency))
 
     @extend_schema(operation_id="plan_versions_preview_everyone", request=EveryoneBody, responses=EveryoneAnswer)
@@ -119,7 +119,7 @@ class PreviewView(ApiView):
         """The same for everyone who is on another version of the plan, in their open billing periods."""
         version = version_or_404(key, number)
         other = _other(version, read_body(request, EveryoneBody).get("version"))
-        found = preview_everyone(queries.spec_of(version), version.plan.currency, other)
+        found = preview_everyone(queries.spec_of(version), version.plan.currency, other, under=version)
         return Response(_shown_everyone(found, version.plan.currency, other))
 
 

@@ -6,14 +6,13 @@ from datetime import datetime
 from decimal import Decimal
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import F, Q
 
 from accounts.models import Customer, User
 from billing.errors import Conflict
 from billing.metering.services import claim, publish
 from billing.money import is_currency
 from billing.periods import quarter_ceil, quarter_floor
-from billing.pricing.carrying import overlapping
 from billing.pricing.models import Coupon, CouponDuration, MatchRow, Price, PriceOverride, VersionStatus
 from billing.pricing.queries import price_spec
 from billing.pricing.services import refusal, row_columns
@@ -115,7 +114,9 @@ def _range_problems(begins: datetime, ends: datetime | None, at: datetime) -> It
 def _check_alone(
     customer: Customer, price: Price, row: MatchRow | None, begins: datetime, ends: datetime | None
 ) -> None:
-    if overlapping(customer.pk, price, row, begins, ends).exists():
+    same = PriceOverride.objects.filter(customer=customer, price=price, row=row).exclude(ends_at=F("starts_at"))
+    lasting = same.filter(Q(ends_at=None) | Q(ends_at__gt=begins))
+    if (lasting if ends is None else lasting.filter(starts_at__lt=ends)).exists():
         detail = "This customer has other amounts for this row at that time already. End those first."
         raise Conflict(detail, code="override_overlaps", field="starts_at")
 

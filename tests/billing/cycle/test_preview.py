@@ -95,15 +95,14 @@ def test_every_term_counts(subscribed, version, change, difference):
     assert ask(subscribed, replace(spec_of(version), **change)).difference == difference
 
 
-def agree(customer, version, row=None):
-    price = version.prices.get(key="tokens")
+def agree(customer, version, amount="0.5", **dates):
     return agreements.override_price(
         customer=customer,
-        price=price,
-        row=None if row is None else price.match.all()[row],
-        amounts=MatchSpec({}, D("0.5")),
-        starts_at=START,
+        price=version.prices.get(key="tokens"),
+        row=None,
+        amounts=MatchSpec({}, D(amount)),
         at=START,
+        **dates,
     )
 
 
@@ -117,6 +116,18 @@ def test_what_was_agreed_with_the_customer_counts_on_both_sides_where_it_is_carr
     assert kept.now.amount == 20 + 10 * D("0.5") + 4 * 5 + 4 * D("0.5")
     # The plan's 10 x 2 / 2 instead of 10 x 0.5, and half of 4 x 5.
     assert lost.difference == 10 - 5 - 10
+
+
+def test_what_was_agreed_for_the_version_itself_counts_while_it_holds(subscribed, version):
+    agree(subscribed, version)
+    other = make_version(version.plan, **TERMS)
+    agree(subscribed, other, "0.1", starts_at=START + timedelta(days=10), ends_at=START + timedelta(days=11))
+    use(subscribed, at=START + timedelta(days=10), tokens=20)
+
+    found = preview(subscribed, spec_of(other), "USD", None, under=other, at=NOW)
+    assert found.difference == 20 * (D("0.1") - D("0.5"))
+    # Said of no version, it is as if nothing were agreed for it.
+    assert ask(subscribed, spec_of(other)).difference == 0
 
 
 def test_a_range_counts_in_proportion_and_only_its_own_usage(subscribed, version):

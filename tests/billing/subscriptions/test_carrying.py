@@ -136,6 +136,42 @@ def test_what_was_agreed_for_the_other_version_itself_wins(subscription, plan):
     assert amounts(subscription) == [(2, 0, D("0.6"))]
 
 
+def test_it_goes_on_before_and_after_what_was_agreed_for_the_other_version_itself(subscription, plan):
+    agree(subscription, "0.7")
+    new = make_version(plan, prices=(searches(amount="3"),))
+    agree(subscription, "0.6", version=new, starts_at=HALF + 2 * DAY, ends_at=HALF + 3 * DAY)
+    move(subscription, new, HALF)
+    for day in (1, 2, 3):
+        use(subscription, HALF + day * DAY)
+
+    assert amounts(subscription) == [(2, 0, D("0.7") + D("0.6") + D("0.7"))]
+    assert list(differences()) == []
+
+
+@pytest.mark.parametrize(
+    ("dates", "said", "difference"),
+    [
+        ({}, "falls away, because other amounts are agreed there", D("-0.1")),
+        (
+            {"starts_at": datetime(2099, 1, 1, tzinfo=UTC), "ends_at": datetime(2099, 1, 2, tzinfo=UTC)},
+            "carried over, but not while other amounts are agreed there",
+            0,
+        ),
+    ],
+)
+def test_the_preview_of_a_move_counts_with_what_was_agreed_for_the_other_version(
+    subscription, plan, dates, said, difference
+):
+    agree(subscription, "0.7")
+    new = make_version(plan, prices=(searches(amount="3"),))
+    agree(subscription, "0.6", version=new, **dates)
+    use(subscription, START + DAY)
+    [one] = moving.affected(list(queries.subscriptions()), new)
+
+    assert one.agreed == [f"searches: {said}"]
+    assert one.preview.difference == difference
+
+
 @pytest.mark.parametrize(
     ("price", "reason"),
     [
