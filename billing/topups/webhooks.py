@@ -36,6 +36,7 @@ ENDS: Final[Mapping[str, tuple[Callable[..., object], str]]] = {
     "charge.refunded": (services.pay_back, "It was paid back."),
     "charge.dispute.created": (services.pay_back, "The payment is disputed."),
 }
+HEEDED: Final = (*PAID, "payment_intent.succeeded", "payment_intent.payment_failed", *ENDS)
 
 
 @csrf_exempt
@@ -66,7 +67,7 @@ def _said(sentence: str, status: int) -> HttpResponse:
 
 
 def _heed(event: stripe.Event) -> None:
-    if PaymentNotice.objects.filter(provider=Stripe.name, reference=event.id).exists():
+    if event.type not in HEEDED or PaymentNotice.objects.filter(provider=Stripe.name, reference=event.id).exists():
         return
     subject = event.data.object
     public_id = _top_up(subject)
@@ -80,14 +81,14 @@ def _heed(event: stripe.Event) -> None:
 
 
 def _meaning(kind: str, subject: Any, public_id: str) -> Act | None:
-    """What follows; None for nothing."""
+    """What follows from one that is heeded; None for nothing."""
     if kind in PAID and subject.mode == "setup":
         return _card_left(subject)
     if kind in PAID or kind == "payment_intent.succeeded":
         return _payment_made(subject, public_id)
     if kind == "payment_intent.payment_failed":
         return _charge_failed(subject, public_id)
-    if kind not in ENDS or (kind == "charge.refunded" and not subject.refunded):
+    if kind == "charge.refunded" and not subject.refunded:
         return None
     end, failure = ENDS[kind]
     return partial(end, public_id=public_id, failure=failure, at=now())

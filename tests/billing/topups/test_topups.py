@@ -197,6 +197,13 @@ def test_a_message_that_cannot_be_understood_now_is_wanted_again(house, bought, 
     assert available(house) == 100
 
 
+def test_what_nothing_follows_from_is_passed_over_without_asking_stripe(bought, fake, monkeypatch):
+    monkeypatch.setattr(fake, "get", lambda path: (500, {"error": {"type": "api_error", "message": "away"}}))
+    dispute = {"object": "dispute", "id": "dp_1", "charge": None, "payment_intent": "pi_of_another_shop"}
+    assert tell("charge.dispute.closed", **dispute).status_code == 204
+    assert tell("charge.dispute.created", **dispute).status_code == 503
+
+
 def test_what_happens_in_the_shop_beside_it_is_passed_over(house, bought, fake):
     assert tell("invoice.paid", object="invoice", id="in_1").status_code == 204
     assert tell("checkout.session.completed", **fake.things[bought.reference] | {"metadata": {}}).status_code == 204
