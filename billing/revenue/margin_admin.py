@@ -29,7 +29,6 @@ from billing.pricing.where import format_where
 from billing.revenue.queries import (
     CUSTOMER,
     DIMENSION,
-    FEES,
     METER,
     PLAN,
     MarginReport,
@@ -178,11 +177,7 @@ def _context(form: MarginForm, report: MarginReport, page: str | None) -> dict[s
 
 
 def _around(page: Any) -> Sequence[int]:
-    return [
-        number
-        for number in (page.number - 1, page.number + 1)
-        if 1 <= number <= page.paginator.num_pages and number != page.number
-    ]
+    return [number for number in (page.number - 1, page.number + 1) if number in page.paginator.page_range]
 
 
 def _cells(row: MarginRow) -> dict[str, Any]:
@@ -226,7 +221,7 @@ def cure(one: MissingCost) -> str:
 
 def _csv_row(row: MarginRow) -> Iterator[str]:
     sums = row.sums
-    yield _text(row.group.key if row.group != FEES else "")
+    yield _text(row.group.key)
     yield _text(row.group.name)
     yield row.currency
     for amount in (sums.usage, sums.fees, sums.revenue, sums.cost):
