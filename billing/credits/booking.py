@@ -204,13 +204,11 @@ def _grants(periods: Mapping[int, Sequence[BillingPeriod]]) -> dict[int, list[Cr
 
 def _known_grants(customer_id: int, periods: Sequence[BillingPeriod]) -> list[CreditGrant]:
     """The same of a customer whose grants and cells were read before."""
-    own = {period.pk for period in periods}
+    if not periods:
+        return []
+    own, span = {period.pk for period in periods}, _span(periods)
     payers = {one.grant_id for one in recall(("paid", customer_id)) if one.period_id in own}
-    return [
-        grant
-        for grant in recall(("grants", customer_id))
-        if periods and (grant.pk in payers or _overlaps(grant, *_span(periods)))
-    ]
+    return [grant for grant in recall(("grants", customer_id)) if grant.pk in payers or _overlaps(grant, *span)]
 
 
 def _overlaps(grant: CreditGrant, start: datetime, end: datetime) -> bool:
