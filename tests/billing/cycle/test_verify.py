@@ -152,6 +152,21 @@ def test_what_waits_for_the_fold_is_no_difference(settled):
     assert list(differences()) == []
 
 
+def test_the_counter_of_a_meter_that_is_gone_is_found(settled):
+    """The fold counts what came before the meter went, and no foreign key refuses it."""
+    at = START + timedelta(days=1)
+    images = make_meter("images", aggregation="count", event_type="image")
+    ingest(event("last", "globex", type="image", timestamp=at.isoformat()), at=at)
+    number = images.pk
+    images.delete()
+    waits = list(differences())
+    advance(customer_id=settled.pk, at=at)
+
+    assert waits == list(differences())
+    assert len(waits) == 1
+    assert f"meter {number}, which is gone," in waits[0]
+
+
 def test_a_corrected_event_counts_as_it_holds(settled):
     correcting.void_event(source="default", event_id="s3", at=START + timedelta(days=1))
     advance(customer_id=settled.pk, at=START + timedelta(days=1))
