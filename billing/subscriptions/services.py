@@ -114,8 +114,7 @@ def cancel(*, subscription: Subscription, when: When, at: datetime) -> Subscript
     """End the subscription at the start of the quarter hour of `at`, or with the billing period.
 
     One that is cancelled in its first quarter hour never was. Its add-ons end with it; those that would begin later
-    never do. Raises Conflict
-    `subscription_ended`.
+    never do. Raises Conflict `subscription_ended`.
     """
     subscription = _claimed(subscription, at)
     period = _open_period(subscription)
