@@ -1,19 +1,16 @@
 """Who asks before each call, and uses no more than was allowed, never goes below nothing: a stop that stops.
 
-Hypothesis draws calls that run beside each other, in two units, and how each ends; ticks come whenever they come. With
-`CREDITS_EXAMPLES=` more of them, and other ones each time.
+Hypothesis draws calls that run beside each other, in two units, and how each ends; ticks come whenever they come.
 """
 
-import os
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from decimal import Decimal
 
 import pytest
 from django.db import transaction
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from accounts.models import Customer
 from billing.authorizations import services
@@ -27,8 +24,8 @@ from billing.rating.queries import lines
 from billing.subscriptions.models import BillingPeriod
 from tests.billing.authorizations.conftest import MINUTE, NOON, allowed, ask_for, give, make_house, stop_at, use
 from tests.factories import event
+from tests.invariants import machines
 
-EXAMPLES = int(os.environ.get("CREDITS_EXAMPLES", "0"))
 LEVEL = 60  # dollars, at which the budget stops
 TYPES = {"searches": "search", "work": "work"}
 
@@ -126,18 +123,7 @@ class Careful(RuleBasedStateMachine):
 
 @pytest.mark.django_db
 def test_usage_that_is_authorized_within_its_amounts_never_goes_below_nothing():
-    run_state_machine_as_test(
-        Careful,
-        settings=settings(
-            max_examples=EXAMPLES or 10,
-            stateful_step_count=30,
-            deadline=None,
-            derandomize=not EXAMPLES,
-            database=None,
-            suppress_health_check=list(HealthCheck),
-            phases=[Phase.generate] if not EXAMPLES else list(Phase),
-        ),
-    )
+    machines.run(Careful, examples=10, steps=30)
 
 
 @pytest.mark.django_db

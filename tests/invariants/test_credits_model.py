@@ -22,7 +22,6 @@ is as tests/oracle/credits.py spends it from the beginning. So these hold, of wh
 """
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from datetime import UTC, datetime, timedelta
@@ -35,9 +34,8 @@ import pytest
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import Sum
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from accounts.models import Customer
 from billing.authorizations import queries
@@ -61,7 +59,7 @@ from billing.pricing.spec import CreditSpec, PriceSpec
 from billing.rating.queries import rated_series
 from billing.subscriptions.models import BillingPeriod
 from tests.factories import event, ingest, make_meter, make_plan, make_subscription, make_version
-from tests.invariants import books
+from tests.invariants import books, machines
 from tests.oracle.credits import Grant, Spent, Use, spend, with_plan_grants
 from tests.oracle.holds import ANY, Hold, Purse
 
@@ -73,9 +71,6 @@ SOLD_FOR = Decimal("0.37")  # a paid credit
 
 AWAY = st.sampled_from([0, 1, 7, 40, DAY, 3 * DAY])  # near, a day off, and far enough for periods to close
 METERS = st.sampled_from("ab")
-
-# More of them, and other ones each time: CREDITS_EXAMPLES=2000 pytest tests/invariants/test_credits_model.py
-EXAMPLES = int(os.environ.get("CREDITS_EXAMPLES", "0"))
 
 
 class Credits(RuleBasedStateMachine):
@@ -485,15 +480,4 @@ class Credits(RuleBasedStateMachine):
 
 @pytest.mark.django_db
 def test_credits_end_where_a_plain_model_says():
-    run_state_machine_as_test(
-        Credits,
-        settings=settings(
-            max_examples=EXAMPLES or 6,
-            stateful_step_count=50,
-            deadline=None,
-            derandomize=not EXAMPLES,
-            database=None,
-            suppress_health_check=list(HealthCheck),
-            phases=[Phase.generate] if not EXAMPLES else list(Phase),
-        ),
-    )
+    machines.run(Credits, examples=6, steps=50)
