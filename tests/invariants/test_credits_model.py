@@ -3,7 +3,8 @@
 Hypothesis draws the steps: grants, usage in time and late, corrections, calls that ask first and end in each way, plan
 changes, time, and every task twice. After each step the books agree, whether its usage is counted yet or not, and every
 question whether a call may run is answered as tests/oracle/holds.py answers it. Whenever they are settled, everything
-is as tests/oracle/credits.py spends it from the beginning. So these hold, of which `Credits` says where:
+is as tests/oracle/credits.py spends it from the beginning. tests/oracle/wallet.py remembers for them what has happened.
+So these hold, of which `Credits` says where:
 
 1. each transaction balances in each unit, and so do all of them together;
 2. stored balances are the sums of their entries and what the model says;
@@ -23,11 +24,9 @@ is as tests/oracle/credits.py spends it from the beginning. So these hold, of wh
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from copy import copy
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
-from itertools import count
 from math import inf
 
 import pytest
@@ -60,11 +59,11 @@ from billing.rating.queries import rated_series
 from billing.subscriptions.models import BillingPeriod
 from tests.factories import event, ingest, make_meter, make_plan, make_subscription, make_version
 from tests.invariants import books, machines
-from tests.oracle.credits import Grant, Spent, Use, spend, with_plan_grants
-from tests.oracle.holds import ANY, Hold, Purse
+from tests.oracle.credits import Grant, Spent, Use
+from tests.oracle.holds import Hold
+from tests.oracle.wallet import DAY, Wallet
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
-DAY = 96  # quarter hours
 LASTS = {"a": DAY, "b": 7 * DAY}
 PLANS = {"small": (1, 10), "large": (2, 30)}  # credits in a quarter hour of the day, and how many roll over
 SOLD_FOR = Decimal("0.37")  # a paid credit
@@ -99,21 +98,11 @@ class Credits(RuleBasedStateMachine):
         )
         self.daily = make_subscription(self.customer, self.versions["small"], START)
         make_subscription(self.customer, weekly, START)
-        self.numbers = count()
-        self.now = 0
-        self.plan = "small"
-        self.segments: list[tuple[int, int, str]] = [(0, DAY, "small")]
-        self.uses: dict[str, Use] = {}
+        self.model = Wallet(LASTS, PLANS, "small")
         self.sent: dict[str, dict[str, object]] = {}
         self.given: dict[int, int] = {}  # ids of grants, by the number that the model gives them
-        self.grants: list[Grant] = []
-        self.holds: dict[int, Hold] = {}
         self.allowed: dict[int, str] = {}  # ids of authorizations, by the number that the model gives their holds
         self.frozen = books.Frozen()
-        # As of the last settlement: the usage that it saw, what it left of each grant, and which periods are closed.
-        self.counted: dict[str, Use] = {}
-        self.left: dict[int, int] = {}
-        self.closed_before, self.rolled_at = dict.fromkeys(LASTS, 0), 0
         self.settle()
 
     def teardown(self) -> None:
@@ -124,12 +113,12 @@ class Credits(RuleBasedStateMachine):
 
     @property
     def time(self) -> datetime:
-        return self.at(self.now)
+        return self.at(self.model.now)
 
     def sends(self, meter: str, at: int, quantity: int, **fields: object) -> dict[str, object]:
         """An event that the model knows, too."""
-        name = f"e{next(self.numbers)}"
-        self.uses[name] = Use(at, meter, quantity)
+        name = f"e{next(self.model.numbers)}"
+        self.model.uses[name] = Use(at, meter, quantity)
         self.sent[name] = event(name, "globex", type=meter, timestamp=self.at(at).isoformat(), n=quantity, **fields)
         return self.sent[name]
 
@@ -137,12 +126,12 @@ class Credits(RuleBasedStateMachine):
 
     @rule(away=AWAY)
     def time_passes(self, away):
-        self.now += away
+        self.model.now += away
 
     @rule(meter=METERS, ago=AWAY, quantity=st.integers(1, 60))
     def use(self, meter, ago, quantity):
         """An event comes, perhaps late: into a period that is open, in grace or closed."""
-        sent = self.sends(meter, max(self.now - ago, 0), quantity)
+        sent = self.sends(meter, max(self.model.now - ago, 0), quantity)
         assert ingest(sent, at=self.time, backfill=True).accepted == 1
 
     @precondition(lambda self: self.sent)
@@ -153,19 +142,19 @@ class Credits(RuleBasedStateMachine):
         answer = ingest(self.sent[name], at=self.time, backfill=True)
         assert (answer.accepted, answer.duplicate + answer.conflict) == (0, 1)
 
-    @precondition(lambda self: self.uses)
+    @precondition(lambda self: self.model.uses)
     @rule(data=st.data())
     def void_event(self, data):
-        name = data.draw(st.sampled_from(sorted(self.uses)))
+        name = data.draw(st.sampled_from(sorted(self.model.uses)))
         correcting.void_event(source="default", event_id=name, at=self.time)
-        del self.uses[name]
+        del self.model.uses[name]
 
-    @precondition(lambda self: self.uses)
+    @precondition(lambda self: self.model.uses)
     @rule(data=st.data(), quantity=st.integers(0, 60))
     def amend_event(self, data, quantity):
-        name = data.draw(st.sampled_from(sorted(self.uses)))
+        name = data.draw(st.sampled_from(sorted(self.model.uses)))
         correcting.amend_event(source="default", event_id=name, properties={"n": quantity}, at=self.time)
-        self.uses[name].quantity = quantity
+        self.model.uses[name].quantity = quantity
 
     @rule(
         amount=st.integers(1, 80),
@@ -176,7 +165,7 @@ class Credits(RuleBasedStateMachine):
         lasts=st.sampled_from([inf, 1, 2, 8, 41, DAY, 3 * DAY]),
     )
     def grant(self, amount, priority, kind, meter, ago, lasts):  # noqa: PLR0917 -- hypothesis passes them by name
-        start = max(self.now - ago, 0)
+        start = max(self.model.now - ago, 0)
         given = services.grant(
             customer=self.customer,
             unit="credits",
@@ -189,45 +178,40 @@ class Credits(RuleBasedStateMachine):
             cost_basis=SOLD_FOR if kind == "paid" else None,
             at=self.time,
         )
-        grant = Grant(next(self.numbers), amount, kind, priority, start, start + lasts, meter=meter)
+        grant = Grant(next(self.model.numbers), amount, kind, priority, start, start + lasts, meter=meter)
         self.given[grant.number] = given.pk
-        self.grants.append(grant)
-        self._is_settled()
+        self.model.give(grant)
 
     @rule(data=st.data())
     def void_grant(self, data):
         """After settling, so that the model need not know which days are open already."""
         self.settle()
-        grant = data.draw(st.sampled_from(self.grants))
-        if grant.is_void or grant.end <= self.now:
+        grant = data.draw(st.sampled_from(self.model.grants))
+        if grant.is_void or grant.end <= self.model.now:
             with pytest.raises(ValidationError):
                 services.void(grant=self.stored(grant), at=self.time)
             return
         services.void(grant=self.stored(grant), reason="A test", at=self.time)
-        grant.paid_when_void = self.spent().by_grant[grant.number]
-        grant.void_end = self.now + 1
-        self._is_settled()
+        self.model.void(grant)
 
     @rule(data=st.data(), amount=st.integers(-90, 40).filter(bool))
     def adjust_grant(self, data, amount):
         self.settle()
-        grant = data.draw(st.sampled_from(self.grants))
-        spent = self.spent()
+        grant = data.draw(st.sampled_from(self.model.grants))
+        spent = self.model.spent()
         left = grant.amount + grant.adjusted + spent.rolled_in[grant.number] - spent.by_grant[grant.number]
         adjustment = {"amount": Decimal(amount), "reason": "A test", "at": self.time}
-        if grant.is_void or grant.end <= self.now or -amount > min(left, grant.amount + grant.adjusted):
+        if grant.is_void or grant.end <= self.model.now or -amount > min(left, grant.amount + grant.adjusted):
             with pytest.raises(ValidationError):
                 services.adjust(grant=self.stored(grant), **adjustment)
             return
         services.adjust(grant=self.stored(grant), **adjustment)
-        grant.adjusted += amount
-        self._is_settled()
+        self.model.adjust(grant, amount)
 
     @rule(meter=METERS, amount=st.integers(1, 60), lasts=st.sampled_from([1, 2, 8, DAY]))
     def authorize(self, meter, amount, lasts):
         """A call asks, and may run if everything that is used, held and asked for is paid."""
-        purse = self._purse()
-        after = purse.available_after(meter, amount)
+        after = self.model.purse().available_after(meter, amount)
         answer = authorizations.authorize(
             customer=self.customer.key,
             wanted=[Usage(meter, Decimal(amount))],
@@ -239,72 +223,61 @@ class Credits(RuleBasedStateMachine):
             assert answer.reason == "credit_exhausted"
         else:
             assert answer.available_after == {"credits": after}
-            number = next(self.numbers)
-            self.allowed[number] = answer.id
-            self.holds[number] = Hold(meter if purse.is_scoped else ANY, amount, self.now + lasts)
+            self.allowed[self.model.hold(meter, amount, lasts)] = answer.id
 
-    @precondition(lambda self: self.holds)
+    @precondition(lambda self: self.model.holds)
     @rule(data=st.data(), end=st.sampled_from([authorizations.release, authorizations.capture]))
     def end_hold(self, data, end):
         """The call did not run, or what it used is sent separately."""
         authorization, hold = self._a_hold(data)
-        if hold.is_open(self.now):
+        if hold.is_open(self.model.now):
             end(authorization=authorization, at=self.time)
             hold.state = "gone"
         else:
             with pytest.raises(Conflict):
                 end(authorization=authorization, at=self.time)
 
-    @precondition(lambda self: self.holds)
+    @precondition(lambda self: self.model.holds)
     @rule(data=st.data(), meter=METERS, quantity=st.integers(1, 60))
     def capture_with_events(self, data, meter, quantity):
         """What the call used, perhaps more than it asked for. Of a hold that has ended nothing is recorded."""
         authorization, hold = self._a_hold(data)
         capture = partial(authorizations.capture_with_events, authorization=authorization, api_key=None, at=self.time)
-        if hold.is_open(self.now):
-            _, answer = capture(events=[self.sends(meter, self.now, quantity)])
+        if hold.is_open(self.model.now):
+            _, answer = capture(events=[self.sends(meter, self.model.now, quantity)])
             assert answer.accepted == 1
             hold.state = "used"
         else:
             with pytest.raises(Conflict):
                 capture(events=[event("never", "globex", type=meter, timestamp=self.time.isoformat(), n=quantity)])
 
-    @precondition(lambda self: self.holds)
+    @precondition(lambda self: self.model.holds)
     @rule(data=st.data(), meter=METERS, ago=st.sampled_from([0, 0, 1, DAY]), quantity=st.integers(1, 60))
     def use_of_a_hold(self, data, meter, ago, quantity):
         """An event that ends a hold. It counts as well where the hold has ended, with a warning."""
         authorization, hold = self._a_hold(data)
-        sent = self.sends(meter, max(self.now - ago, 0), quantity, authorization=authorization.public_id)
+        sent = self.sends(meter, max(self.model.now - ago, 0), quantity, authorization=authorization.public_id)
         body = json.dumps([sent]).encode()
         answer = authorizations.take(body=body, content_type="application/json", api_key=None, at=self.time)
         assert answer.accepted == 1
         warnings = [result["warning"] for result in answer.results]
-        if hold.is_open(self.now):
+        if hold.is_open(self.model.now):
             assert warnings == []
             hold.state = "used"
         else:
             assert warnings == ["authorization_not_open"]
 
     def _a_hold(self, data) -> tuple[Authorization, Hold]:
-        number = data.draw(st.sampled_from(sorted(self.holds)))
+        number = data.draw(st.sampled_from(sorted(self.model.holds)))
         found = Authorization.objects.select_related("customer").get(public_id=self.allowed[number])
-        return found, self.holds[number]
+        return found, self.model.holds[number]
 
     @rule()
     def change_plan(self):
         self.settle()
-        self.plan = "large" if self.plan == "small" else "small"
-        self.daily = cycle.change(subscription=self.daily, version=self.versions[self.plan], when="now", at=self.time)
-        *before, (start, end, _) = self.segments
-        if start < self.now:
-            self.segments = [*before, (start, self.now, self.segments[-1][2]), (self.now, end, self.plan)]
-        elif before and before[-1][2] == self.plan and before[-1][0] // DAY == start // DAY:
-            self.segments = [*before[:-1], (before[-1][0], end, self.plan)]  # a change that is taken back never was
-        else:
-            self.segments = [*before, (start, end, self.plan)]
-        self._periods_roll()
-        self._plan_gives()
-        self._is_settled()
+        plan = "large" if self.model.plan == "small" else "small"
+        self.daily = cycle.change(subscription=self.daily, version=self.versions[plan], when="now", at=self.time)
+        self.model.change_plan(plan)
 
     @rule()
     def run_every_task_twice(self):
@@ -312,7 +285,7 @@ class Credits(RuleBasedStateMachine):
         entries = LedgerEntry.objects.count()
         for _ in range(2):
             cycle.tick(at=self.time)
-            self._periods_roll()
+            self.model.periods_roll()
             services.seal_all()
             assert check_all(at=self.time, since=START).differences == 0
             assert retry_parked(at=self.time) == 0
@@ -321,63 +294,22 @@ class Credits(RuleBasedStateMachine):
             metering.purge_minutes(at=self.time)
             authorizations.forget(at=self.time)
         assert LedgerEntry.objects.count() == entries
-        known = set(Authorization.objects.values_list("public_id", flat=True))
-        forgotten = {number for number in self.holds if self.allowed[number] not in known}
-        assert all(self.holds.pop(number).state == "gone" for number in forgotten)
+        self._only_ended_holds_are_forgotten()
         self.is_as_the_model_says()
         self.frozen.statements_stay(self.customer, self.time)
         for period in BillingPeriod.objects.all():
             books.nothing_is_unexplained(period, self.time)
 
+    def _only_ended_holds_are_forgotten(self) -> None:
+        known = set(Authorization.objects.values_list("public_id", flat=True))
+        for number in [number for number in self.model.holds if self.allowed[number] not in known]:
+            assert self.model.holds.pop(number).state == "gone"
+
     @rule()
     def settle(self):
         cycle.advance(customer_id=self.customer.pk, at=self.time)
-        self._periods_roll()
-        self.counted = {name: copy(use) for name, use in self.uses.items()}
-        for hold in self.holds.values():
-            if not hold.is_open(self.now):
-                hold.state = "gone"
-        while self.segments[-1][1] <= self.now:
-            _, end, _ = self.segments[-1]
-            self.segments.append((end, end + DAY, self.plan))
-        self._plan_gives()
-        self._is_settled()
+        self.model.settle()
         self.is_as_the_model_says()
-
-    def _periods_roll(self) -> None:
-        """One that ended is closed a day later, but never in the roll that ends it."""
-        for meter, length in LASTS.items():
-            ended, over = self.rolled_at // length * length, (self.now - DAY) // length * length
-            self.closed_before[meter] = max(self.closed_before[meter], min(ended, over))
-        self.rolled_at = self.now
-
-    def _is_settled(self) -> None:
-        """What the ledger leaves of each grant, after the usage that is counted."""
-        spent = self.spent(self.counted)
-        self.left = {grant.number: 0 if grant.is_void else self._rest(grant, spent) for grant in self.grants}
-
-    def _rest(self, grant: Grant, spent: Spent) -> int:
-        came = grant.amount + grant.adjusted + spent.rolled_in[grant.number]
-        return came - spent.rolled_out[grant.number] - spent.by_grant[grant.number]
-
-    def _purse(self) -> Purse:
-        usable = [grant for grant in self.grants if grant.usable(self.now) and self.left[grant.number]]
-        return Purse([(grant, self.left[grant.number]) for grant in usable], self._held(), self._unsettled())
-
-    def _held(self) -> list[Hold]:
-        return [hold for hold in self.holds.values() if hold.is_reserved(self.now)]
-
-    def _unsettled(self) -> dict[str, int]:
-        """What came since the last settlement by meter, of periods that are not closed."""
-        sums: dict[str, int] = {}
-        for uses, sign in ((self.counted, -1), (self.uses, 1)):
-            for use in uses.values():
-                if use.at >= self.closed_before[use.meter]:
-                    sums[use.meter] = sums.get(use.meter, 0) + sign * use.quantity
-        return sums
-
-    def _plan_gives(self) -> None:
-        self.grants = with_plan_grants(self.grants, self.segments, PLANS, self.numbers)
 
     # --- what must hold -------------------------------------------------------------------------------------------
 
@@ -390,8 +322,8 @@ class Credits(RuleBasedStateMachine):
     @invariant()
     def what_is_held_is_reserved(self):
         [balance] = queries.balances(self.customer, self.time)
-        usable = [grant for grant in self.grants if grant.usable(self.now)]
-        left, held = sum(self.left[grant.number] for grant in usable), sum(hold.amount for hold in self._held())
+        left = sum(self.model.left[grant.number] for grant in self.model.usable())
+        held = sum(hold.amount for hold in self.model.held())
         assert (balance.balance, balance.reserved, balance.available) == (left, held, left - held)
 
     def stored(self, grant: Grant) -> CreditGrant:
@@ -400,27 +332,22 @@ class Credits(RuleBasedStateMachine):
         found = CreditGrant.objects.filter(kind="plan", effective_at=self.at(grant.start)).order_by("-pk")
         return next(one for one in found if not is_withdrawn(one))
 
-    def spent(self, uses: dict[str, Use] | None = None) -> Spent:
-        cuts = {bound for start, end, _ in self.segments for bound in (start, end)}
-        counted = self.uses if uses is None else uses
-        return spend(list(counted.values()), self.grants, cuts=cuts, period_of=LASTS)
-
     def is_as_the_model_says(self) -> None:
-        spent = self.spent()
+        spent = self.model.spent()
         [balance] = queries.balances(self.customer, self.time)
         [as_recorded] = credit_questions.balances(self.customer, self.time, recorded_by=self.time)
         assert [self._facts(item) for item in as_recorded.grants] == [self._facts(item) for item in balance.grants]
         items = {self._place(item.grant): item for item in balance.grants if not self._is_replaced(item.grant)}
-        assert len(items) == len(self.grants)
-        for grant in self.grants:
+        assert len(items) == len(self.model.grants)
+        for grant in self.model.grants:
             item, number = items[self._place_of(grant)], grant.number
             assert (item.used, item.grant.rolled_in) == (spent.by_grant[number], spent.rolled_in[number])
             assert (item.rolled_out, item.grant.adjusted) == (spent.rolled_out[number], grant.adjusted)
             assert item.used + item.expired + item.voided + item.rolled_out + item.remaining == item.total
             assert min(item.used, item.expired, item.voided, item.rolled_out, item.remaining) >= 0
-        usable = [grant for grant in self.grants if grant.usable(self.now) and not grant.is_void]
+        usable = [grant for grant in self.model.usable() if not grant.is_void]
         assert balance.balance == sum(items[self._place_of(grant)].remaining for grant in usable)
-        assert balance.overage == sum(spent.overage.get((meter, self.now // LASTS[meter]), 0) for meter in LASTS)
+        assert balance.overage == sum(spent.overage.get((meter, self.model.now // LASTS[meter]), 0) for meter in LASTS)
         self._grants_are_spent_in_order(balance.grants)
         self._grants_are_owed(items)
         self._lines_are_billed_once(spent)
@@ -428,7 +355,7 @@ class Credits(RuleBasedStateMachine):
 
     def _grants_are_spent_in_order(self, shown: Sequence[GrantBalance]) -> None:
         """4 and 5; who paid how much is compared with the model, which spends in this order."""
-        alive = [grant for grant in self.grants if not grant.is_void and self.now < grant.end]
+        alive = [grant for grant in self.model.grants if not grant.is_void and self.model.now < grant.end]
         expected = [self._place_of(grant) for grant in sorted(alive, key=lambda grant: grant.burn_key)]
         assert [self._place(item.grant) for item in shown][: len(expected)] == expected
         books.grants_pay_in_their_time_and_scope(self.customer)
@@ -452,7 +379,7 @@ class Credits(RuleBasedStateMachine):
 
     def _used(self, which: Callable[[Use], bool] = lambda _: True) -> tuple[Decimal, int]:
         """The quantity and the number of events."""
-        uses = [use for use in self.uses.values() if which(use)]
+        uses = [use for use in self.model.uses.values() if which(use)]
         return Decimal(sum(use.quantity for use in uses)), len(uses)
 
     def _place(self, grant: CreditGrant) -> object:
@@ -470,8 +397,8 @@ class Credits(RuleBasedStateMachine):
 
     def _numbers_are_the_same(self) -> None:
         """13 and 14."""
-        used = sum(use.quantity for use in self.uses.values())
-        days = [START + number * timedelta(days=1) for number in range(self.now // DAY + 2)]
+        used = sum(use.quantity for use in self.model.uses.values())
+        days = [START + number * timedelta(days=1) for number in range(self.model.now // DAY + 2)]
         series = rated_series(self.customer, edges=days, unit="credits")
         whole = rated_series(self.customer, edges=[days[0], days[-1]], unit="credits")
         assert sum(row.amount for row in series) == sum(row.amount for row in whole) == used
