@@ -29,6 +29,7 @@ LEAVE = "dashboard/leave.html"
 REFUSED = 422
 ROWS = 50  # that the page lists
 AWAY = "Payments cannot be begun at the moment. Nothing was charged. Please try again in a minute."
+GONE = "This is not for sale any more. Nothing was charged."
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -146,6 +147,10 @@ def _page(
     customer, may_buy = access.customer, access.role in OWNERS
     seller = provider(customer)
     bought_before = list(queries.top_ups(customer)[: ROWS + 1])
+    shelf = _shelf(access, bought, ruled) if may_buy else []
+    sent = bought or ruled
+    if sent is not None and not any(sent in (item["form"], item["rule_form"]) for item in shelf):
+        messages.error(request, GONE)  # its form is not on the page, which would say so
     context = {
         **access.context,
         "may_buy": may_buy,
@@ -153,7 +158,7 @@ def _page(
         "most": ROWS if len(bought_before) > ROWS else None,
         "waiting": queries.needing_customer(customer),
         "came_from": request.GET.get("from", ""),
-        "shelf": _shelf(access, bought, ruled) if may_buy else [],
+        "shelf": shelf,
         "once": secrets.token_urlsafe(16),
         "takes_cards": seller.name != Manual.name,
         "account": queries.payment_account(customer, seller.name) if may_buy else None,
