@@ -157,11 +157,12 @@ def test_what_a_grant_and_a_cell_are_stays(grant, model, change):
         model.objects.all()._raw_delete("default")
 
 
-@pytest.mark.parametrize("table", ["billing_ledgertransaction", "billing_ledgerentry"])
+@pytest.mark.parametrize("table", ["billing_ledgertransaction", "billing_ledgerentry", "billing_ledgerseal"])
 @pytest.mark.parametrize("change", ["UPDATE {} SET id = id", "DELETE FROM {}"])
 def test_nor_can_the_owner(committed, table, change):
     globex = Customer.objects.create(key="globex", name="Globex")
     services.grant(customer=globex, unit="credits", amount=Decimal(100), kind=GrantKind.PAID, at=AT)
+    services.seal_all()
 
     with pytest.raises(IntegrityError, match="append-only"):
         as_owner(change.format(table))
