@@ -21,8 +21,6 @@ from billing.rating.queries import Line, lines, lines_of, priced_in
 from billing.subscriptions.models import BillingPeriod, PeriodStatus
 from billing.subscriptions.queries import SEGMENTS, segments_of
 
-_SUMS: Final = ("quantity", "events", "amount", "covered", "beyond", "overage")
-
 
 @dataclass(frozen=True, slots=True)
 class Figures:
@@ -53,6 +51,7 @@ class Figures:
 
 
 NONE: Final = Figures()
+_SUMS: Final = tuple(asdict(NONE))
 
 
 @exact()

@@ -5,6 +5,7 @@ They run at any time: each night, with `manage.py verify_ledger`, and after each
 
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final
@@ -214,10 +215,9 @@ def _lines_are_billed(customer: Customer) -> Iterator[str]:
     """What is billed of the lines of closed periods, then and later, adds up to what they are now."""
     closed = [period for period in periods(customer) if period.billed_at is not None]
     for line, then, now in billed.differences(closed):
-        for name in ("quantity", "events", "amount", "covered", "beyond", "overage"):
-            stored, target = Decimal(getattr(then, name)), Decimal(getattr(now, name))
+        for (name, stored), target in zip(asdict(then).items(), asdict(now).values(), strict=True):
             if stored != target:
                 yield (
                     f"what is billed of a line of {customer.key} is not the line: {name} of {'/'.join(map(str, line))}"
-                    f" says {plain(stored)}, not {plain(target)}"
+                    f" says {plain(Decimal(stored))}, not {plain(Decimal(target))}"
                 )
