@@ -1,6 +1,7 @@
 """Automatic top-ups: rules of the customer's owners, and what they order. At most once for each time that it is due."""
 
 import logging
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
@@ -69,10 +70,20 @@ def top_up_automatically(*, at: datetime) -> int:
     """Order what is due, then charge what is ordered; how many were paid. A lost run loses nothing, and two at once
     order and charge once."""
     rules = AutomaticTopUp.objects.filter(is_active=True, paused_because="", customer__test_clock=None)
-    for rule in rules.select_related("customer"):
-        order_if_due(rule=rule, at=at)
+    _each(rules.select_related("customer").order_by("pk"), lambda rule: order_if_due(rule=rule, at=at))
     waiting = TopUp.objects.filter(status=TopUpStatus.PENDING, is_automatic=True, reference="")
-    return sum(_charge(top_up, at) for top_up in waiting.select_related("customer"))
+    return _each(waiting.select_related("customer").order_by("pk"), lambda top_up: _charge(top_up, at))
+
+
+def _each[One: (AutomaticTopUp, TopUp)](ones: Iterable[One], act: Callable[[One], object]) -> int:
+    """For how many something was done. What is wrong with one customer must not stop the others."""
+    done = 0
+    for one in ones:
+        try:
+            done += bool(act(one))
+        except Exception:
+            logger.exception("%s could not be looked at", one)
+    return done
 
 
 @transaction.atomic

@@ -5,6 +5,7 @@ from decimal import Decimal
 
 import pytest
 
+from accounts.models import Customer
 from billing.credits.models import CreditGrant
 from billing.cycle.services import tick
 from billing.errors import Conflict
@@ -65,6 +66,17 @@ def test_few_credits_are_topped_up_once_and_not_within_the_cooldown(house, fake,
     spend(house, 95)
     assert top_up_automatically(at=now() + timedelta(minutes=59)) == 0
     assert top_up_automatically(at=now() + timedelta(minutes=61)) == 1
+
+
+def test_a_rule_that_cannot_be_looked_at_stops_no_other(house, fake, card, caplog):
+    globex = Customer.objects.create(key="globex", name="Globex")
+    automatic.set_rule(customer=globex, **RULE)
+    Customer.objects.filter(pk=globex.pk).update(timezone="Mars/Olympus")
+    automatic.set_rule(customer=house, **RULE)
+
+    assert top_up_automatically(at=now()) == 1
+    assert available(house) == 100
+    assert "could not be looked at" in caplog.text
 
 
 def test_the_months_ceiling_holds(house, fake, rule):
