@@ -38,7 +38,7 @@ demo: $(APP) ## Everything running with live traffic: PORT=8000 HOST=127.0.0.1 V
 test: check ## Linters, types and all tests, on real servers: ARGS="-k budget" for some of them
 	@$(BIN)/python -m pytest $(ARGS)
 
-bench: $(DEV) ## Speed, as ratios to a baseline in the same run: ARGS="ingest burst fold freshness pages stored"
+bench: $(DEV) ## Speed, as ratios to a baseline in the same run: ARGS="ingest pages"; ARGS=-h lists them
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
 chaos: $(DEV) ## Kill everything at random under load, then check the books: EVENTS=200000 KILLS=50 SECONDS=240 SEED=

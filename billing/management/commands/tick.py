@@ -1,4 +1,4 @@
-"""`manage.py tick`: one round of the cycle, as the worker does each second."""
+"""`manage.py tick`: one round of the cycle, as the worker does four times a second."""
 
 from typing import Any
 
