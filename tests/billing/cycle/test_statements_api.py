@@ -10,6 +10,8 @@ from django.test.utils import CaptureQueriesContext
 from accounts.models import Customer
 from billing.credits.models import GrantKind
 from billing.credits.services import grant
+from billing.credits.statements import period_statement
+from billing.cycle.bridge import bridges
 from billing.cycle.services import advance
 from billing.pricing.agreements import create_coupon
 from billing.pricing.schemes import Tier
@@ -275,6 +277,28 @@ def test_one_wrong_number_is_unexplained(ask, committed, damage, units):
 
     rows = ask("bridge").json()["data"]
     assert {row["unit"] for row in rows if D(row["unexplained"])} == units
+
+
+@pytest.mark.parametrize(("unit", "column"), [("USD", "amount"), ("credits", "covered")])
+def test_one_wrong_billed_line_is_unexplained(committed, unit, column):
+    globex = Customer.objects.create(key="globex", name="Globex")
+    subscription = subscribe(globex)
+    use(globex, *[100] * 20)
+    for _ in range(2):  # a period never closes in the roll that ends it
+        advance(customer_id=globex.pk, at=AT + timedelta(days=60))
+    period = subscription.periods.exclude(billed_at=None).first()
+
+    def unexplained():
+        found = period_statement(period, at=AT + timedelta(days=60))
+        return {one.unit for one in bridges(found) if one.unexplained}
+
+    assert unexplained() == set()
+    as_owner(
+        "ALTER TABLE billing_billedline DISABLE TRIGGER append_only;"
+        f"UPDATE billing_billedline SET {column} = {column} + 1 WHERE unit = '{unit}';"
+        "ALTER TABLE billing_billedline ENABLE TRIGGER append_only;"
+    )
+    assert unexplained() == {unit}
 
 
 def test_add_ons_are_on_the_statement_and_cost_no_query_more(ask, globex):
