@@ -1,7 +1,7 @@
 """From a reading to what the page shows: pure arithmetic and choice of words."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import accumulate
@@ -80,25 +80,31 @@ def freshness_view(found: metering.Freshness, timezone: str) -> Freshness:
 
 
 def budget_view(reading: Reading) -> BudgetView | None:
+    """The page's budget."""
     budget = reading.budget
-    if budget is None:
-        return None
+    return None if budget is None else view_of_budget(budget, reading.used, reading.standing_alerts)
+
+
+def view_of_budget(
+    budget: budget_models.Budget, used: Decimal, alerts: Mapping[int, budget_models.Alert]
+) -> BudgetView:
+    """`alerts`: those that stand, by threshold."""
     return BudgetView(
         id=budget.public_id,
         name=budget.name,
+        unit=budget.unit,
         amount=budget.amount,
-        used=reading.used,
-        left=money.CONTEXT.subtract(budget.amount, reading.used),
-        percent=budgets.percent_of(reading.used, budget.amount),
-        thresholds=_thresholds(reading),
+        used=used,
+        left=money.CONTEXT.subtract(budget.amount, used),
+        percent=budgets.percent_of(used, budget.amount),
+        thresholds=_thresholds(budget, alerts),
         stop_at=_stop_text(budget),
         recipients=tuple(budget.recipients),
     )
 
 
-def _thresholds(reading: Reading) -> tuple[Threshold, ...]:
+def _thresholds(budget: budget_models.Budget, alerts: Mapping[int, budget_models.Alert]) -> tuple[Threshold, ...]:
     """Lowest level first."""
-    budget, alerts = reading.budget, reading.standing_alerts
     found = [
         Threshold(
             text=_level_text(threshold, budget.unit),

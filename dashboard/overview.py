@@ -29,10 +29,11 @@ class Threshold:
 
 @dataclass(frozen=True, slots=True)
 class BudgetView:
-    """The budget that the tiles and the chart show. `left` is negative when the budget is exceeded."""
+    """A budget in the present billing period. `left` is negative when the budget is exceeded."""
 
     id: str
     name: str
+    unit: str
     amount: Decimal
     used: Decimal
     left: Decimal

@@ -148,6 +148,10 @@ class Reading:
         """Spend of the interval: the number that budgets watch."""
         return money.total(day.amount for day in self.days)
 
+    def used_in(self, unit: str) -> Decimal:
+        """The same in another unit; nothing without a billing period."""
+        return budgets.used(self.customer, unit=unit, period=self.period) if self.period else Decimal(0)
+
     @cached_property
     def forecast(self) -> Forecast | None:
         """Where the period will end. Kept for a minute: it reads twelve weeks, and hardly moves in one."""

@@ -10,7 +10,6 @@ from zoneinfo import ZoneInfo
 
 from django.conf import settings
 
-from accounts.models import Customer
 from billing import money
 from billing.budgets import queries
 from billing.budgets.models import Alert, Budget, Threshold
@@ -59,7 +58,7 @@ def context(facts: Facts) -> dict[str, Any]:
         "as_of": instant_text(facts.as_of, facts.period.timezone),
         "alert": facts.alerts[0].public_id if facts.alerts else "",
         "rule": levels[0] if levels else "",
-        "url": budget_url(customer),
+        "url": budget_url(budget),
     }
 
 
@@ -104,8 +103,9 @@ def instant_text(at: datetime, zone: str) -> str:
     return f"{at.astimezone(ZoneInfo(zone)):%-d %b %Y, %H:%M:%S %Z}"
 
 
-def budget_url(customer: Customer) -> str:
-    return f"{settings.BASE_URL}/c/{customer.key}/#budget"
+def budget_url(budget: Budget) -> str:
+    """Its card on the page of the customer's budgets."""
+    return f"{settings.BASE_URL}/c/{budget.customer.key}/budget#{budget.public_id}"
 
 
 def _pace(facts: Facts) -> str:

@@ -86,7 +86,6 @@ def _show(
             **access.context,
             "overview": page,
             "budget": page.budget,
-            "unit": page.unit,
             "chosen": period_query(reading.chosen),
             "earlier": period_query(earlier),
             "edit_url": reverse("budget-edit", args=[access.customer.key]),

@@ -62,6 +62,12 @@ OURS = [
     ("c/<str:key>/budget", "GET", MEMBERS, "c/acme/budget"),
     ("c/<str:key>/budget/edit", "GET", EDITORS, "c/acme/budget/edit"),
     ("c/<str:key>/budget/edit", "POST", EDITORS, "c/acme/budget/edit"),
+    ("c/<str:key>/budget/new", "GET", EDITORS, "c/acme/budget/new"),
+    ("c/<str:key>/budget/new", "POST", EDITORS, "c/acme/budget/new"),
+    ("c/<str:key>/budget/<id:public_id>/edit", "GET", EDITORS, "c/acme/budget/{budget}/edit"),
+    ("c/<str:key>/budget/<id:public_id>/edit", "POST", EDITORS, "c/acme/budget/{budget}/edit"),
+    ("c/<str:key>/budget/<id:public_id>/test", "POST", EDITORS, "c/acme/budget/{budget}/test"),
+    ("c/<str:key>/budget/<id:public_id>/remove", "POST", EDITORS, "c/acme/budget/{budget}/remove"),
     # --- joining a customer
     ("c/<str:key>/team", "GET", MEMBERS, "c/acme/team"),
     ("c/<str:key>/team/invitations", "POST", OWNERS, "c/acme/team/invitations"),

@@ -1,9 +1,13 @@
-"""The budget card and its form, in place and as pages of their own."""
+"""The budget card and its form, in place and as pages of their own; the page of all budgets and alerts."""
 
+import re
 from decimal import Decimal
+from html import unescape
 
 import pytest
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from accounts.models import Membership, Role
@@ -11,6 +15,7 @@ from billing import clock
 from billing.budgets.models import Budget
 from billing.budgets.services import create_budget
 from billing.budgets.validation import ThresholdSpec
+from billing.notifications.models import OutboxMessage, OutboxStatus
 
 pytestmark = pytest.mark.django_db
 D = Decimal
@@ -174,6 +179,124 @@ def test_a_refusal_names_the_field_and_the_remedy(owner, field, value, said):
 def test_no_threshold_is_allowed_and_said_plainly(owner):
     owner.post(FORM, SAID | {"thresholds": ""})
     assert "nothing: no mail will be sent" in owner.get(CARD).content.decode()
+
+
+# --- the page of all ------------------------------------------------------------------------------------------------
+
+
+def make(house, name="Production", amount="4", unit="USD", percents=("50", "80"), **kwargs):
+    return create_budget(
+        customer=house.customer,
+        name=name,
+        unit=unit,
+        amount=D(amount),
+        thresholds=[ThresholdSpec(percent=D(percent)) for percent in percents],
+        recipients=["owners"],
+        at=clock.now(),
+        **kwargs,
+    )
+
+
+def said(client, path=CARD):
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", client.get(path).content.decode())))
+
+
+def test_every_budget_is_listed_with_its_own_use_in_its_own_unit(owner, busy):
+    make(busy)
+    make(busy, name="Searches", amount="40", unit="credits")
+    page = said(owner)
+    assert "$5.16 of $4.00 used, 128.9 %. $1.16 over the budget." in page
+    assert "0 credits of 40 credits used, 0 %. 40 credits left." in page
+
+
+def test_what_was_told_of_whom_is_listed_and_what_became_of_the_mail(owner, busy, alice):
+    make(busy)
+    assert "80 % of “Production”" in said(owner)
+    assert f"$3.20 of $4.00; mail on its way to {alice.email}" in said(owner)
+    OutboxMessage.objects.update(status=OutboxStatus.FAILED)
+    assert f"mail could not be delivered to {alice.email}" in said(owner)
+
+
+def test_an_alert_keeps_what_was_true_when_it_fired(owner, busy):
+    made = make(busy)
+    owner.post(f"/c/acme/budget/{made.public_id}/edit", SAID | {"amount": "100", "thresholds": "90"})
+    page = said(owner)
+    assert "80 % of “Production” " in page
+    assert "$3.20 of $4.00" in page
+
+
+def test_a_level_that_is_not_reached_any_more_is_told_apart(owner, busy):
+    made = make(busy)
+    owner.post(f"/c/acme/budget/{made.public_id}/edit", SAID | {"amount": "100", "thresholds": "50, 80"})
+    assert "No longer 80 %" in said(owner)
+
+
+def test_without_budgets_and_alerts_the_page_says_what_they_are_good_for(owner):
+    assert "No budget yet" in said(owner)
+    assert "No alert yet" in said(owner)
+
+
+def test_without_a_subscription_nothing_is_used(client, charlie):
+    customer = charlie.memberships.get().customer
+    client.force_login(charlie)
+    client.post(f"/c/{customer.key}/budget/new", SAID)
+    assert "0.00 of $2,000.00 used" in said(client, f"/c/{customer.key}/budget")
+
+
+def test_another_budget_is_made_edited_and_removed(owner, busy):
+    make(busy)
+    assert owner.post("/c/acme/budget/new", SAID | {"name": "Research"}).headers["Location"] == CARD
+    research = Budget.objects.get(name="Research")
+    edit = f"/c/acme/budget/{research.public_id}/edit"
+    assert 'value="Research"' in owner.get(edit).content.decode()
+    assert owner.post(edit, SAID | {"name": "Lab"}).headers["Location"] == f"{CARD}#{research.public_id}"
+    assert "Lab" in said(owner)
+
+    owner.post(f"/c/acme/budget/{research.public_id}/remove")
+    assert "The budget “Lab” is removed." in said(owner)
+    assert owner.get(edit).status_code == 404
+
+
+def test_a_budget_of_the_same_name_is_refused_at_its_field(owner, busy):
+    make(busy)
+    response = owner.post("/c/acme/budget/new", SAID)
+    assert response.status_code == 422
+    assert 'id="id_name_error"' in response.content.decode()
+
+
+def test_a_test_mail_goes_to_whom_the_budget_tells(owner, busy, alice):
+    made = make(busy, percents=())
+    response = owner.post(f"/c/acme/budget/{made.public_id}/test", follow=True)
+    assert f"A test mail is on its way to {alice.email}." in response.content.decode()
+    assert OutboxMessage.objects.get().recipient == alice.email
+
+
+def test_a_budget_of_another_customer_is_not_found(owner, busy, charlie):
+    theirs = make(type(busy)(charlie.memberships.get().customer))
+    for act in ("edit", "test", "remove"):
+        assert owner.post(f"/c/acme/budget/{theirs.public_id}/{act}", SAID).status_code == 404
+
+
+def test_more_budgets_and_alerts_take_no_more_queries(owner, busy):
+    def queries():
+        with CaptureQueriesContext(connection) as seen:
+            owner.get(CARD)
+        return len(seen)
+
+    make(busy)
+    queries()
+    one = queries()
+    for name in ("Research", "Lab"):
+        make(busy, name=name)
+    assert queries() == one
+
+
+def test_who_may_not_edit_sees_no_button(client, bob, busy):
+    as_role(client, bob, Role.VIEWER)
+    made = make(busy)
+    page = client.get(CARD).content.decode()
+    assert made.name in page
+    assert "<form" not in page.split('id="main"')[1].split("<footer")[0]
 
 
 # --- roles -----------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import pytest
 
 from accounts.models import Customer
 from billing.budgets import services
+from billing.budgets.models import Budget
 from billing.errors import Conflict
 from billing.notifications import mail
 from billing.notifications import services as notifications
@@ -41,7 +42,7 @@ def test_the_text_says_what_is_counted_what_is_left_and_what_happens(crossed):
         "$395.80",
         "Also passed    50%",
         "Nothing is stopped: this budget only warns.",
-        "Open the budget: http://127.0.0.1:8000/c/acme/#budget",
+        f"Open the budget: http://127.0.0.1:8000/c/acme/budget#{Budget.objects.get().public_id}",
         "Data up to 15 Nov 2026, 13:00:00 CET.",
         "at 80%, sent once per billing period",
         'You get this because you are a recipient of budget "Production" of Acme.',
@@ -83,7 +84,7 @@ def test_text_and_html_state_the_same_numbers(crossed):
 
     for number in ("$1,604.20", "$2,000.00", "80.2 %", "$395.80", "$904.20", "56.3 %"):
         assert number in html
-    assert "http://127.0.0.1:8000/c/acme/#budget" in html
+    assert f"http://127.0.0.1:8000/c/acme/budget#{Budget.objects.get().public_id}" in html
     assert len(html) < 20_000
 
 
