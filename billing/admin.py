@@ -1,8 +1,9 @@
 """Django finds the rooms' admin pages here."""
 
 from billing.authorizations.admin import AuthorizationAdmin
+from billing.authorizations.grants_admin import CreditGrantAdmin
 from billing.budgets.admin import AlertAdmin, BudgetAdmin
-from billing.credits.admin import CreditGrantAdmin, LedgerSealAdmin, LedgerTransactionAdmin, SettlementAdmin
+from billing.credits.admin import LedgerSealAdmin, LedgerTransactionAdmin, SettlementAdmin
 from billing.credits.billed_admin import BilledLineAdmin
 from billing.cycle.admin import BooksCheckAdmin
 from billing.cycle.agreements_admin import CouponAdmin, PriceOverrideAdmin, UnitCostAdmin

@@ -12,8 +12,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts.auth import api_key, require_scope
-from accounts.models import Scope
-from billing.authorizations import queries, services
+from accounts.models import Customer, Scope
+from billing.authorizations import grants, queries, services
 from billing.authorizations.decision import REASONS
 from billing.authorizations.facts import Amount, UnknownMeter, Usage, Wanted
 from billing.authorizations.models import Authorization, EndedBy
@@ -21,6 +21,9 @@ from billing.authorizations.services import Allowed, Denied
 from billing.budgets.queries import percent_of
 from billing.clock import now
 from billing.credits.api import CreditsView as LedgerCreditsView
+from billing.credits.api import GrantAnswer, GrantBody, shown_grant
+from billing.credits.models import CreditGrant
+from billing.credits.queries import grant_balance
 from billing.http import (
     ApiError,
     ApiView,
@@ -217,6 +220,33 @@ class CreditsView(LedgerCreditsView):
     balances = staticmethod(queries.balances)
 
 
+class GrantsView(ApiView):
+    """Credits given by the vendor."""
+
+    @extend_schema(operation_id="credit_grants_create", request=GrantBody, responses={201: GrantAnswer})
+    def post(self, request: Request) -> Response:
+        """Give credits, or prepaid money. What a plan version gives comes by itself."""
+        body = read_body(request, GrantBody)
+        customer = Customer.objects.filter(key=body.pop("customer")).first()
+        if customer is None:
+            raise invalid("customer", "There is no such customer. Create it first.")
+        grant = grants.grant(customer=customer, at=now(customer), **body)
+        return Response(shown_grant(grant_balance(grant, now(customer))), status=201)
+
+
+class GrantVoidView(ApiView):
+    """The end of a grant."""
+
+    @extend_schema(operation_id="credit_grants_void", request=None, responses=GrantAnswer)
+    def post(self, request: Request, public_id: str) -> Response:
+        """Settle what it has paid for and forfeit the rest. 409 `already_void`, `already_expired`."""
+        grant = CreditGrant.objects.select_related("customer__test_clock").filter(public_id=public_id).first()
+        if grant is None:
+            raise not_found("credit grant")
+        voided = grants.void(grant=grant, at=now(grant.customer))
+        return Response(shown_grant(grant_balance(voided, now(grant.customer))))
+
+
 def _authorization_or_404(public_id: str) -> Authorization:
     found = queries.authorization(public_id)
     if found is None:
@@ -326,6 +356,8 @@ def _shown(one: Authorization) -> dict[str, Any]:
 urlpatterns = [
     path("events", EventsView.as_view(), name="api-events"),
     path("customers/<str:key>/credits", CreditsView.as_view(), name="api-credits"),
+    path("credit-grants", GrantsView.as_view(), name="api-credit-grants"),
+    path("credit-grants/<id:public_id>/void", GrantVoidView.as_view(), name="api-credit-grant-void"),
     path("authorizations", AuthorizationsView.as_view(), name="api-authorizations"),
     path("authorizations/<id:public_id>", AuthorizationView.as_view(), name="api-authorization"),
     path("authorizations/<id:public_id>/capture", CaptureView.as_view(), name="api-authorization-capture"),

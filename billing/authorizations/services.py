@@ -1,5 +1,6 @@
 """Actions on authorizations. Each is one transaction; what they guarantee is told in docs/decisions/0015."""
 
+import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -7,7 +8,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 
 from accounts.gathering import Gathered
 from accounts.ids import new_id
@@ -18,10 +19,14 @@ from billing.authorizations.facts import Case, Name, Standing, UnknownMeter, Unp
 from billing.authorizations.models import Authorization, EndedBy
 from billing.authorizations.reading import Stopping
 from billing.authorizations.store import NewAuthorization, NewHold, Place
+from billing.budgets import services as budgets
 from billing.errors import Conflict
 from billing.metering import ingesting
+from billing.metering import queries as counters
 from billing.metering import services as metering
 from billing.money import exact, total
+
+logger = logging.getLogger(__name__)
 
 KEPT: Final = timedelta(days=7)  # how long an authorization can be asked for after its end
 MOST_FORGOTTEN: Final = 10_000
@@ -257,11 +262,31 @@ def _end_by_events(names: Sequence[tuple[str, str]], ended_by: EndedBy, at: date
     return set(ended)
 
 
-def settle_all(*, customer_ids: Collection[int], at: datetime) -> set[int]:
-    """Inside the claims, after everything is counted and settled: free the authorizations whose events are, and those
-    that have expired. Whose there were any."""
+def follow_all(*, customer_ids: Collection[int], moved: Collection[int], at: datetime) -> None:
+    """Inside the claims, once everything is counted and settled, which moved the books of some of the customers: watch
+    their budgets, free authorizations whose events are counted or that have expired, and publish."""
+    if moved:
+        _watch(moved, at)
+    # Last, because authorizations wait from here on.
     counted = metering.take_endings(customer_ids=customer_ids)
-    return store.settle(customer_ids, counted, at)
+    if changed := {*moved, *store.settle(customer_ids, counted, at)}:
+        metering.publish_all(customer_ids=changed)
+
+
+def _watch(customer_ids: Collection[int], at: datetime) -> None:
+    """An alert that cannot be written must not keep events from being counted. A database that is busy is no such
+    case: then all of it is done again."""
+    try:
+        with transaction.atomic():
+            budgets.watch_all(as_of=counters.counted_through_all(customer_ids), at=at)
+    except OperationalError:
+        raise
+    except Exception:
+        if len(customer_ids) == 1:
+            logger.exception("The budgets of customer %s could not be watched", *customer_ids)
+        else:  # the others' can
+            for customer_id in customer_ids:
+                _watch([customer_id], at)
 
 
 def forget(*, at: datetime) -> int:

@@ -9,10 +9,9 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.models import Customer
 from billing.clock import now
-from billing.credits import queries, services
-from billing.credits.models import CreditGrant, GrantKind, LedgerTransaction, TransactionCode
+from billing.credits import queries
+from billing.credits.models import GrantKind, LedgerTransaction, TransactionCode
 from billing.credits.queries import Balance, GrantBalance
 from billing.http import (
     ApiView,
@@ -22,11 +21,8 @@ from billing.http import (
     StrictSerializer,
     cursor_page,
     customer_or_404,
-    invalid,
-    not_found,
     page_of,
     plain_instant,
-    read_body,
     read_query,
 )
 from billing.metering.queries import counted_through, dimensions
@@ -221,33 +217,6 @@ class LedgerView(ApiView):
         return cursor_page(found, request, serialize=shown_transaction, order=("-id",))
 
 
-class GrantsView(ApiView):
-    """Credits given by the vendor."""
-
-    @extend_schema(operation_id="credit_grants_create", request=GrantBody, responses={201: GrantAnswer})
-    def post(self, request: Request) -> Response:
-        """Give credits, or prepaid money. What a plan version gives comes by itself."""
-        body = read_body(request, GrantBody)
-        customer = Customer.objects.filter(key=body.pop("customer")).first()
-        if customer is None:
-            raise invalid("customer", "There is no such customer. Create it first.")
-        grant = services.grant(customer=customer, **body, at=now(customer))
-        return Response(shown_grant(queries.grant_balance(grant, now(customer))), status=201)
-
-
-class GrantVoidView(ApiView):
-    """The end of a grant."""
-
-    @extend_schema(operation_id="credit_grants_void", request=None, responses=GrantAnswer)
-    def post(self, request: Request, public_id: str) -> Response:
-        """Settle what it has paid for and forfeit the rest. 409 `already_void`, `already_expired`."""
-        grant = CreditGrant.objects.select_related("customer__test_clock").filter(public_id=public_id).first()
-        if grant is None:
-            raise not_found("credit grant")
-        voided = services.void(grant=grant, at=now(grant.customer))
-        return Response(shown_grant(queries.grant_balance(voided, now(grant.customer))))
-
-
 # --- answers ------------------------------------------------------------------------------------------------
 
 
@@ -319,6 +288,4 @@ def _instant(at: Any) -> str | None:
 urlpatterns = [
     path("customers/<str:key>/spend", SpendView.as_view(), name="api-spend"),
     path("customers/<str:key>/ledger", LedgerView.as_view(), name="api-ledger"),
-    path("credit-grants", GrantsView.as_view(), name="api-credit-grants"),
-    path("credit-grants/<id:public_id>/void", GrantVoidView.as_view(), name="api-credit-grant-void"),
 ]

@@ -8,16 +8,14 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Any, Final
 
-from django.db import OperationalError, transaction
+from django.db import transaction
 
 from accounts.models import Customer
 from accounts.queries import clock_times
 from billing.authorizations import queries as hold_questions
 from billing.authorizations import services as authorizations
-from billing.budgets import services as budgets
 from billing.credits import queries as credit_questions
 from billing.credits import services as credits
-from billing.metering import queries as counters
 from billing.metering import services as metering
 from billing.pricing import agreements
 from billing.pricing.models import PlanVersion, PriceOverride
@@ -146,24 +144,4 @@ def _advance_together(customer_ids: Collection[int], at: datetime) -> None:
     since = metering.fold_all(customer_ids=customer_ids, at=at)
     with shared():
         moved |= since.keys() | credits.settle_all(customer_ids=customer_ids, at=at, since=since)
-        if moved:
-            _watch(moved, at)
-        # Last, because authorizations wait from here on.
-        if moved := moved | authorizations.settle_all(customer_ids=customer_ids, at=at):
-            metering.publish_all(customer_ids=moved)
-
-
-def _watch(customer_ids: Collection[int], at: datetime) -> None:
-    """An alert that cannot be written must not keep events from being counted. A database that is busy is no such
-    case: then all of it is done again."""
-    try:
-        with transaction.atomic():
-            budgets.watch_all(as_of=counters.counted_through_all(customer_ids), at=at)
-    except OperationalError:
-        raise
-    except Exception:
-        if len(customer_ids) == 1:
-            logger.exception("The budgets of customer %s could not be watched", *customer_ids)
-        else:  # the others' can
-            for customer_id in customer_ids:
-                _watch([customer_id], at)
+        authorizations.follow_all(customer_ids=customer_ids, moved=moved, at=at)

@@ -10,7 +10,7 @@ from django.db.models import Q
 from django.utils.crypto import salted_hmac
 
 from accounts.models import Customer, User
-from billing.credits import services as credits
+from billing.authorizations import grants
 from billing.credits.models import GrantKind
 from billing.errors import Conflict
 from billing.money import CONTEXT, exact
@@ -163,7 +163,7 @@ def succeed(*, public_id: str, at: datetime) -> TopUp | None:
         return top_up
     with exact():
         cost_basis = top_up.charge / top_up.amount
-    top_up.grant = credits.grant(
+    top_up.grant = grants.grant(
         customer=top_up.customer,
         unit=top_up.unit,
         amount=top_up.amount,
@@ -209,7 +209,7 @@ def reverse(*, public_id: str, failure: str, at: datetime) -> TopUp | None:
     if top_up is None or top_up.status != TopUpStatus.PAID or top_up.grant is None:
         return fail(public_id=public_id, failure=failure, at=at)
     if top_up.grant.voided_at is None:
-        credits.void(grant=top_up.grant, at=at, reason=failure[:500])
+        grants.void(grant=top_up.grant, at=at, reason=failure[:500])
     top_up.status, top_up.failure, top_up.ended_at = TopUpStatus.REVERSED, failure[:500], at
     top_up.save(update_fields=["status", "failure", "ended_at"])
     return top_up

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 from django.urls import reverse
 
-from billing.credits import admin as credits_admin
+from billing.authorizations import grants_admin
 from billing.credits import liability, services
 from billing.credits.models import CreditGrant, GrantKind, LedgerTransaction
 from billing.cycle.services import advance
@@ -150,7 +150,7 @@ def test_the_liability_of_all_is_the_sum_of_every_grant(admin, subscribed, globe
 
 
 def test_outstanding_grants_come_in_pages_most_first(admin, globex, monkeypatch):
-    monkeypatch.setattr(credits_admin, "SHOWN", 2)
+    monkeypatch.setattr(grants_admin, "SHOWN", 2)
     for amount in (3, 1, 5, 2, 4):
         admin.post(reverse("admin:billing_creditgrant_add"), grant_form(globex, amount=str(amount)))
 
