@@ -138,7 +138,7 @@ class PriceOverrideAdmin(_Agreed):
         if not request.user.has_perm("billing.add_priceoverride"):
             return HttpResponse(status=403)
         try:
-            agreements.end_override(override=override, at=now(override.customer))
+            services.end_override(override=override, at=now(override.customer))
         except ValidationError as error:
             messages.error(request, " ".join(sentences(error)))
         else:

@@ -65,6 +65,14 @@ def override_price(*, customer: Customer, at: datetime, **agreed: Any) -> PriceO
 
 
 @transaction.atomic
+def end_override(*, override: PriceOverride, at: datetime) -> PriceOverride:
+    """End what was agreed, as `pricing.agreements.end_override`, and settle at once what that changes."""
+    ended = agreements.end_override(override=override, at=at)
+    advance(customer_id=ended.customer_id, at=at)
+    return ended
+
+
+@transaction.atomic
 def change(*, subscription: Subscription, version: PlanVersion, when: When, at: datetime) -> Subscription:
     """Put a subscription on another version, as `subscriptions.services.change`, and do at once all that is due."""
     changed = subscriptions.change(subscription=subscription, version=version, when=when, at=at)

@@ -67,16 +67,15 @@ def end_override(*, override: PriceOverride, at: datetime) -> PriceOverride:
     """From the quarter hour of `at` on the price is the plan's again; one that lies ahead never holds. It ends under
     each plan version that it was carried over to.
 
-    Raises Conflict `override_ended`.
+    Raises Conflict `override_ended` when no part of it still holds or ever will.
     """
     claim(customer_id=override.customer_id)
     first = override.carried_from_id or override.pk
     same = PriceOverride.objects.select_for_update(of=["self"]).filter(Q(pk=first) | Q(carried_from=first))
     locked = {one.pk: one for one in same}
-    if not _end(locked[override.pk], at):
+    ended = [one for one in locked.values() if _end(one, at)]
+    if not ended:
         raise Conflict("These amounts hold no longer.", code="override_ended")
-    for one in locked.values():
-        _end(one, at)
     publish(customer_id=override.customer_id)
     return locked[override.pk]
 

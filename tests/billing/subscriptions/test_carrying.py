@@ -9,7 +9,6 @@ from billing.cycle import moving
 from billing.cycle import services as cycle
 from billing.cycle.verify import differences
 from billing.errors import Conflict
-from billing.pricing import agreements
 from billing.pricing.models import PriceOverride
 from billing.pricing.spec import MatchSpec, PriceSpec
 from billing.rating.queries import lines
@@ -117,13 +116,52 @@ def test_an_agreement_ends_under_every_version(subscription, plan, old):
     new = make_version(plan, prices=(searches(amount="3"),))
     move(subscription, new, HALF)
     copy = PriceOverride.objects.get(price__version=new)
-    agreements.end_override(override=copy, at=HALF + DAY)
+    cycle.end_override(override=copy, at=HALF + DAY)
     move(subscription, old, HALF + 2 * DAY)
     use(subscription, HALF + 3 * DAY)
 
     assert amounts(subscription) == [(1, 0, 1)]
     with pytest.raises(Conflict):
-        agreements.end_override(override=copy, at=HALF + 3 * DAY)
+        cycle.end_override(override=copy, at=HALF + 3 * DAY)
+
+
+def test_an_agreement_ends_by_any_part_of_it_while_one_still_holds(subscription, plan):
+    agree(subscription, "0.7")
+    new = make_version(plan, prices=(searches(amount="3"),))
+    agree(subscription, "0.6", version=new, starts_at=HALF + DAY, ends_at=HALF + 2 * DAY)
+    move(subscription, new, HALF)
+    past = PriceOverride.objects.get(price__version=new, ends_at=HALF + DAY)
+    cycle.end_override(override=past, at=HALF + 3 * DAY)
+    use(subscription, HALF + 4 * DAY)
+
+    assert amounts(subscription) == [(2, 0, 3)]
+    past.refresh_from_db()
+    assert past.ends_at == HALF + DAY
+    with pytest.raises(Conflict) as refused:
+        cycle.end_override(override=past, at=HALF + 4 * DAY)
+    assert refused.value.code == "override_ended"
+
+
+def test_what_is_agreed_anew_for_another_version_does_not_end_what_was_agreed_before(subscription, plan, old):
+    agree(subscription, "0.7")
+    new = make_version(plan, prices=(searches(amount="3"),))
+    other = agree(subscription, "0.6", version=new)
+    move(subscription, new, HALF)
+    cycle.end_override(override=other, at=HALF + DAY)
+    use(subscription, HALF + DAY)
+    move(subscription, old, HALF + 2 * DAY)
+    use(subscription, HALF + 3 * DAY)
+
+    assert amounts(subscription) == [(2, 0, 3), (1, 0, D("0.7"))]
+
+
+def test_what_an_end_changes_is_settled_at_once(subscription):
+    agreed = agree(subscription, "0.7")
+    use(subscription, START + timedelta(minutes=5))
+    cycle.end_override(override=agreed, at=START + timedelta(minutes=10))
+
+    assert amounts(subscription) == [(1, 0, 1)]
+    assert list(differences()) == []
 
 
 def test_what_was_agreed_for_the_other_version_itself_wins(subscription, plan):
