@@ -6,6 +6,7 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
 from django.urls import URLPattern, path
 from unfold.admin import ModelAdmin
 
@@ -65,6 +66,20 @@ class MeterAdmin(ModelAdmin):
             services.update_meter(meter=obj, at=now(), **fields)
         except (services.MeterIsCounted, Conflict) as error:  # a dimension that is named, or since the page was opened
             messages.error(request, error.detail if isinstance(error, Conflict) else str(error))
+
+    def has_delete_permission(self, request: HttpRequest, obj: Meter | None = None) -> bool:
+        """One at a time: each may have been counted meanwhile."""
+        return obj is not None and super().has_delete_permission(request, obj)
+
+    def delete_view(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> HttpResponse:
+        try:
+            return super().delete_view(request, object_id, *args, **kwargs)
+        except Conflict as conflict:
+            messages.error(request, conflict.detail)
+            return redirect("admin:billing_meter_change", object_id)
+
+    def delete_model(self, request: HttpRequest, obj: Meter) -> None:
+        services.delete_meter(meter=obj)
 
 
 @admin.register(UnmatchedEvent)

@@ -331,6 +331,16 @@ def update_meter(*, meter: Meter, at: datetime, **changes: Any) -> Meter:
     return meter
 
 
+@transaction.atomic
+def delete_meter(*, meter: Meter) -> None:
+    """Forget a meter that has counted nothing. Raises Conflict `meter_counted`, ProtectedError where something names
+    it."""
+    store.change_catalogue()
+    if queries.is_counted(meter):
+        raise Conflict("Events were counted with this meter, so it stays.", code="meter_counted")
+    meter.delete()
+
+
 def _dimensions_before(meter: Meter, counting_differs: Sequence[str], changes: Mapping[str, Any]) -> list[str] | None:
     """Whether the meter may count otherwise from now on: the dimensions by which it counted, None if it has not."""
     if backfilling.unfinished([meter.pk]):

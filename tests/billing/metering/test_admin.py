@@ -63,3 +63,31 @@ def test_a_counted_meter_can_be_renamed_and_no_more(operator, acme):
 
     meter.refresh_from_db()
     assert (meter.name, meter.aggregation, meter.key) == ("New", "sum", "tokens")
+
+
+def test_a_meter_that_has_counted_nothing_can_be_deleted(operator, acme):
+    meter = make_meter()
+
+    operator.post(reverse("admin:billing_meter_delete", args=[meter.pk]), {"post": "yes"})
+
+    assert not Meter.objects.exists()
+
+
+def test_a_meter_stays_while_its_first_events_wait_to_be_counted(operator, acme):
+    meter = make_meter()
+    ingest(event("a", tokens=1), at=AT)
+
+    answer = operator.post(reverse("admin:billing_meter_delete", args=[meter.pk]), {"post": "yes"}, follow=True)
+
+    assert "so it stays" in answer.content.decode()
+    assert fold(acme, at=AT)
+    assert Meter.objects.get() == meter
+
+
+def test_meters_are_not_deleted_many_at_once(operator, acme):
+    meter = make_meter()
+    chosen = {"action": "delete_selected", "_selected_action": [meter.pk], "post": "yes"}
+
+    operator.post(reverse("admin:billing_meter_changelist"), chosen)
+
+    assert Meter.objects.exists()

@@ -9,8 +9,9 @@ import pytest
 from django.db import connection, transaction
 
 from accounts.models import Customer
+from billing.errors import Conflict
 from billing.metering import queries, services, store
-from billing.metering.models import UnmatchedEvent, UsageDelta, UsageEvent
+from billing.metering.models import Meter, UnmatchedEvent, UsageDelta, UsageEvent
 from tests.factories import bearer, event, fold, ingest, make_api_key, make_meter
 
 AT = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
@@ -111,6 +112,23 @@ def test_a_meter_made_while_events_come_misses_none(customer):
 
     assert not UnmatchedEvent.objects.exists()
     assert counted(customer, meter) == (300, 300)
+
+
+def test_a_meter_deleted_while_its_first_events_come_counts_all_or_none(customer):
+    meter = make_meter()
+
+    def delete():
+        try:
+            services.delete_meter(meter=meter)
+        except Conflict:
+            return True
+        return False
+
+    answer, stays = at_once(lambda: ingest(event("a", tokens=1), at=AT), delete)
+
+    assert (answer.accepted, Meter.objects.exists()) == (stays, stays)
+    assert UsageDelta.objects.exists() == stays
+    assert UnmatchedEvent.objects.exists() != stays
 
 
 def test_a_customer_made_while_events_come_misses_none(committed):
