@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from django.conf import settings
-from django.db import connections
+from django.db import connections, transaction
 
 from accounts.models import Customer, Membership, Role, User
 from billing.pricing.queries import forget_published
@@ -31,6 +31,14 @@ def django_db_setup(servers, django_db_blocker) -> None:
     with django_db_blocker.unblock():
         name = connections["owner"].creation.create_test_db(verbosity=0, autoclobber=True)
     connections["default"].settings_dict["NAME"] = settings.DATABASES["default"]["NAME"] = name
+
+
+@pytest.fixture(scope="module")
+def shared(django_db_setup, django_db_blocker) -> Iterator[None]:
+    """A transaction around the tests of a file, for fixtures of its module: made once, found anew by each test."""
+    with django_db_blocker.unblock(), transaction.atomic():
+        yield
+        transaction.set_rollback(True)
 
 
 @pytest.fixture

@@ -8,10 +8,11 @@ from django.apps import apps
 from django.test import Client
 from django.urls import get_resolver
 
-from accounts.models import Scope, User
+from accounts.models import Customer, Role, Scope, User
 from tests.access import world
 from tests.access.actors import FORBIDDEN, HIDDEN, IN, SIGN_IN, WRONG_METHOD, Keys, Pages, outcome, send
 from tests.access.matrix import LIBRARIES, OURS
+from tests.conftest import member
 from tests.factories import make_api_key
 
 pytestmark = pytest.mark.django_db
@@ -52,18 +53,37 @@ ADMIN = sorted(route for route in routes() if route.startswith("admin/") and "(?
 MODELS = {(model._meta.app_label, model._meta.model_name): model for model in apps.get_models()}
 
 
-@pytest.fixture
+# The same for each of the hundreds of tests, which ask more than they change: made once.
+
+
+@pytest.fixture(scope="module")
+def acme(shared):
+    return Customer.objects.create(key="acme", name="Acme")
+
+
+@pytest.fixture(scope="module")
+def globex(shared):
+    return Customer.objects.create(key="globex", name="Globex")
+
+
+@pytest.fixture(scope="module")
 def names(acme):
     return world.build(acme)
 
 
-@pytest.fixture
-def operator(db):
+@pytest.fixture(scope="module")
+def alice(acme):
+    return member(acme, "alice", Role.OWNER)
+
+
+@pytest.fixture(scope="module")
+def operator(shared):
     return User.objects.create_superuser("olga@vendor.test", "x", name="Olga")
 
 
-@pytest.fixture
-def actors(alice, bob, charlie, operator):
+@pytest.fixture(scope="module")
+def actors(acme, globex, alice, operator):
+    bob, charlie = member(acme, "bob", Role.VIEWER), member(globex, "charlie", Role.OWNER)
     return {"anonymous": None, "viewer": bob, "owner": alice, "stranger": charlie, "operator": operator}
 
 
