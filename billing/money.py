@@ -161,11 +161,21 @@ def display(amount: Decimal, unit: str, *, code: bool = False) -> str:
     hidden = rounded == 0 and amount != 0
     shown = _step(places) if hidden else rounded.copy_abs()
     text = f"{shown:,.{places}f}"
-    if not currency:
-        text = f"{text.rstrip('0').rstrip('.') if '.' in text else text} {counted(unit, shown)}"
-    elif unit in _SYMBOLS and not code:
-        text = _SYMBOLS[unit] + text
-    else:
-        text = f"{unit} {text}"
-    text = (_MINUS if amount < 0 else "") + text
+    if not currency and "." in text:
+        text = text.rstrip("0").rstrip(".")
+    text = (_MINUS if amount < 0 else "") + _named(text, shown, unit, code=code)
     return f"{'>' if amount < 0 else '<'} {text}" if hidden else text
+
+
+def price(amount: Decimal, unit: str) -> str:
+    """What one costs, for people: every digit, and at least a currency's minor unit: "$5.00", "$0.0025", "1 credit"."""
+    places = len(plain(amount).partition(".")[2])
+    text = f"{amount.copy_abs():,.{max(places, EXPONENTS.get(unit, 0))}f}"
+    return (_MINUS if amount < 0 else "") + _named(text, amount, unit)
+
+
+def _named(text: str, amount: Decimal, unit: str, *, code: bool = False) -> str:
+    """The digits with the unit's symbol, code or name."""
+    if not is_currency(unit):
+        return f"{text} {counted(unit, amount)}"
+    return _SYMBOLS[unit] + text if unit in _SYMBOLS and not code else f"{unit} {text}"

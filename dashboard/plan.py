@@ -200,7 +200,7 @@ def _sentences(reading: PlanReading) -> Iterator[str]:
     yield _fee_sentence(spec, currency)
     yield from (_credit_sentence(term, spec) for term in spec.credits)
     for term in spec.overage:
-        yield f"Beyond what you were given, {one_of(term.unit)} costs {figure(term.unit_amount)} {currency}."
+        yield f"Beyond what you were given, {one_of(term.unit)} costs {money.price(term.unit_amount, currency)}."
     if spec.minimum_spend is not None:
         least = money.display(spec.minimum_spend, currency)
         yield f"At least {least} {every(spec)}: what is missing is added at the end of the billing period."
@@ -398,7 +398,7 @@ def _price_rows(item: PriceTerms, reading: PlanReading) -> Iterator[PriceRowView
             row = terms.rows[number]
             if not said or said[number] != row:
                 what = where(row) or ("everything else" if terms.match else "all usage")
-                words = row_in_words(row, terms.unit)
+                words = row_in_words(row, terms.unit, plural(item.meter.unit, Decimal(2)))
                 yield PriceRowView(item.meter.name, what, words, since and reading.local(since))
         said = terms.rows
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from decimal import Decimal
 from typing import Final
 
-from billing.money import counted
+from billing.money import counted, price
 from billing.pricing.schemes import Row, Terms, figure
 from billing.pricing.spec import CreditSpec, OverageSpec, PriceSpec, VersionSpec, terms_of
 from billing.pricing.where import format_where
@@ -14,7 +14,7 @@ _NONE: Final = "none"
 
 
 def changes(old: VersionSpec, new: VersionSpec, currency: str) -> list[str]:
-    """One sentence for each thing that differs, such as "input, model = large-2: 2.5 USD each -> 2 USD each"."""
+    """One sentence for each thing that differs, such as "input, model = large-2: $2.50 each -> $2.00 each"."""
     return [
         *_terms(old, new, currency),
         *_listed(old.credits, new.credits, "Credits", lambda credit: (credit.unit, credit.every), credit_in_words),
@@ -49,8 +49,8 @@ def interval_in_words(spec: VersionSpec) -> str:
 
 
 def fee_in_words(spec: VersionSpec, currency: str) -> str:
-    """For instance "20 USD, in advance"."""
-    return f"{figure(spec.base_fee)} {currency}, in {spec.base_fee_timing}" if spec.base_fee else _NONE
+    """For instance "$20.00, in advance"."""
+    return f"{price(spec.base_fee, currency)}, in {spec.base_fee_timing}" if spec.base_fee else _NONE
 
 
 def trial_in_words(spec: VersionSpec) -> str:
@@ -68,13 +68,13 @@ def credit_in_words(credit: CreditSpec) -> str:
 
 
 def rate_in_words(term: OverageSpec, currency: str) -> str:
-    """For instance "0.01 USD per credit"."""
-    return f"{figure(term.unit_amount)} {currency} per {counted(term.unit, Decimal(1))}"
+    """For instance "$0.01 per credit"."""
+    return f"{price(term.unit_amount, currency)} per {counted(term.unit, Decimal(1))}"
 
 
 def minimum_in_words(spec: VersionSpec, currency: str) -> str:
-    """For instance "50 USD"."""
-    return _NONE if spec.minimum_spend is None else f"{figure(spec.minimum_spend)} {currency}"
+    """For instance "$50.00"."""
+    return _NONE if spec.minimum_spend is None else price(spec.minimum_spend, currency)
 
 
 def _changed(name: str, old: str, new: str) -> Iterator[str]:

@@ -23,6 +23,12 @@ def amount_text(amount: Decimal, unit: str) -> str:
 
 
 @register.filter
+def price(amount: Decimal, unit: str) -> str:
+    """What one costs, with every digit: $0.0025."""
+    return money.price(amount, unit)
+
+
+@register.filter
 def number(amount: Decimal, unit: str) -> str:
     """As `money`, without the name of a unit that is no currency: for columns whose heading says it."""
     text = money.display(amount, unit)

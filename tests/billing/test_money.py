@@ -159,3 +159,21 @@ def test_amounts_are_shown_to_people(amount, unit, shown):
 
 def test_the_code_replaces_the_symbol_on_pages_with_several_currencies():
     assert money.display(Decimal("3"), "USD", code=True) == "USD 3.00"
+
+
+@pytest.mark.parametrize(
+    ("amount", "unit", "text"),
+    [
+        ("5", "USD", "$5.00"),
+        ("0.1", "USD", "$0.10"),
+        ("0.0025", "EUR", "€0.0025"),
+        ("1234.5", "CHF", "CHF 1,234.50"),
+        ("500", "JPY", "JPY 500"),
+        ("0.5", "JPY", "JPY 0.5"),
+        ("1", "credits", "1 credit"),
+        ("0.25", "credits", "0.25 credits"),
+        ("-2", "USD", "\N{MINUS SIGN}$2.00"),
+    ],
+)
+def test_a_price_keeps_every_digit_and_shows_whole_coins(amount, unit, text):
+    assert money.price(Decimal(amount), unit) == text

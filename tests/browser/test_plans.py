@@ -97,7 +97,7 @@ def test_a_version_is_typed_previewed_reviewed_and_published(site, draft, olivia
     shoot(page, f"price-{look}")
     page.click("text=Save the price")
 
-    said = "input, model = large-2: 2.5 USD per 1,000,000 → 2.2 USD per 1,000,000"
+    said = "input, model = large-2: $2.50 per 1,000,000 → $2.20 per 1,000,000"
     expect(page.locator(".hr-panel").first).to_contain_text(said)
     page.click("text=What would it have cost?")
     expect(page.locator("table.hr-table")).to_contain_text("Acme")

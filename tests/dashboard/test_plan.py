@@ -62,7 +62,7 @@ def test_it_says_in_words_what_is_paid(member, acme, plan):
     assert (
         "4,000 credits per month are included; up to 500 credits of what is left move to the next ones, once." in said
     )
-    assert "a credit costs 0.012 USD" in said
+    assert "a credit costs $0.012" in said
     assert "At least $50.00 per month" in said
 
 
@@ -129,15 +129,15 @@ def test_a_minimum_is_projected_with_and_without_further_usage(member, acme, pla
 
 def test_the_price_book_lists_every_row_with_its_price(member, busy):
     said = text(page(member))
-    assert "model large-2 2.5 USD per 1,000,000" in said
-    assert "everything else 0.15 USD per 1,000,000" in said
+    assert "model large-2 $2.50 per 1,000,000 tokens" in said
+    assert "everything else $0.15 per 1,000,000 tokens" in said
 
 
 def test_a_newer_version_is_a_change_that_does_not_touch_this_subscription(member, busy):
     make_version(Plan.objects.get(key="pro"), prices=PRICES[1:], base_fee=D(30))
     said = text(page(member))
     assert "Pro v2 is for new subscriptions; yours stays on version 1" in said
-    assert "Base fee: none → 30 USD, in advance" in said
+    assert "Base fee: none → $30.00, in advance" in said
 
 
 def test_what_was_asked_for_is_a_change_to_come(member, busy):

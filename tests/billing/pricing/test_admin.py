@@ -280,7 +280,7 @@ def test_the_review_says_what_changes(admin, draft):
     admin.post(url("price", copy, "tokens"), price_form(rows=[("model = large-2", "2")]))
 
     for page in (admin.get(url("publish", copy)), admin.get(url("change", copy))):
-        assert "tokens, model = large-2: 2.5 USD per 1,000,000 → 2 USD per 1,000,000" in page.content.decode()
+        assert "tokens, model = large-2: $2.50 per 1,000,000 → $2.00 per 1,000,000" in page.content.decode()
 
 
 def test_a_draft_that_is_not_ready_is_refused_with_the_reason(admin, pro, empty):
@@ -335,8 +335,8 @@ def test_the_history_says_who_changed_what(admin, pro, draft):
     page = admin.get(url("history", draft)).content.decode()
 
     assert "olivia@vendor.test" in page
-    assert "Base fee: 20 USD, in advance → 25 USD, in advance" in page
-    assert "tokens, model = large-2: 2.5 USD per 1,000,000 → 2 USD per 1,000,000" in page
+    assert "Base fee: $20.00, in advance → $25.00, in advance" in page
+    assert "tokens, model = large-2: $2.50 per 1,000,000 → $2.00 per 1,000,000" in page
     assert "Published." in page
 
 
@@ -386,7 +386,7 @@ def test_a_condition_that_says_nothing_is_refused(text):
 def test_a_frozen_version_reads_as_a_price_book(admin, draft):
     page = publish(admin, draft).content.decode()
 
-    assert "0.15 USD per 1,000,000" in page
-    assert "<strong>model = large-2</strong>: 2.5 USD per 1,000,000" in page
+    assert "$0.15 per 1,000,000" in page
+    assert "<strong>model = large-2</strong>: $2.50 per 1,000,000" in page
     assert "1,000 credits each billing period" in page
     assert ".000000" not in page

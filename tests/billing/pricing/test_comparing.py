@@ -23,11 +23,11 @@ OLD = VersionSpec(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"base_fee": D(25)}, ["Base fee: 20 USD, in advance → 25 USD, in advance"]),
+        ({"base_fee": D(25)}, ["Base fee: $20.00, in advance → $25.00, in advance"]),
         ({"interval": "year"}, ["Billed: every month → every year"]),
         ({"interval_count": 3}, ["Billed: every month → every 3 months"]),
         ({"trial_days": 14}, ["Trial: none → 14 days"]),
-        ({"minimum_spend": D(100)}, ["Minimum spend: none → 100 USD"]),
+        ({"minimum_spend": D(100)}, ["Minimum spend: none → $100.00"]),
         ({"postpaid": False}, ["Usage beyond the grants: invoiced → refused unless it is prepaid"]),
         (
             {"credits": (CreditSpec("credits", D(1500), rollover_max=D(200)),)},
@@ -36,19 +36,19 @@ OLD = VersionSpec(
                 "1,500 credits each billing period, up to 200 roll over (priority 10)"
             ],
         ),
-        ({"overage": ()}, ["Beyond the grants: 0.012 USD per credit → none"]),
+        ({"overage": ()}, ["Beyond the grants: $0.012 per credit → none"]),
         ({"prices": ()}, ["input: no longer priced"]),
         (
             {"prices": (replace(INPUT, match=(replace(LARGE, unit_amount=D(2)),)),)},
-            ["input, model = large-1 | large-2: 2.5 USD per 1,000,000 → 2 USD per 1,000,000"],
+            ["input, model = large-1 | large-2: $2.50 per 1,000,000 → $2.00 per 1,000,000"],
         ),
         (
             {"prices": (replace(INPUT, match=()),)},
-            ["input, model = large-1 | large-2: 2.5 USD per 1,000,000 → as everything else"],
+            ["input, model = large-1 | large-2: $2.50 per 1,000,000 → as everything else"],
         ),
         (
             {"prices": (replace(INPUT, maximum_amount=D(9), minimum_amount=D(1)),)},
-            ["input: 0.15 USD per 1,000,000 → 0.15 USD per 1,000,000, at least 1 USD, at most 9 USD"],
+            ["input: $0.15 per 1,000,000 → $0.15 per 1,000,000, at least $1.00, at most $9.00"],
         ),
         (
             {"prices": (INPUT, PriceSpec("calls", "calls", "credits", scheme="volume", tiers=(Tier(None, D(1)),)))},
