@@ -166,6 +166,7 @@ def _credits(reading: Reading, balance: Balance) -> CreditsView:
         available=balance.available,
         overage=balance.overage,
         runs_out_at=balance.runs_out_at,
+        grows=balance.outlook is not None and balance.outlook.grows,
         grants=tuple(_grant(reading, each) for each in standing),
     )
 

@@ -11,7 +11,7 @@ from decimal import Decimal
 
 from billing import money
 from dashboard.credits import BurnDown, CreditCard
-from dashboard.overview import Overview
+from dashboard.overview import Forecast, Overview
 from dashboard.templatetags.display import about
 
 type Point = tuple[datetime, Decimal]
@@ -25,6 +25,7 @@ class Sketch:
     """The same lines in an SVG of 100 x 100: shown until Plotly arrives, and for good without JavaScript."""
 
     points: str
+    ahead: str | None
     limit: str | None
     top: str
     first: str
@@ -43,7 +44,7 @@ def _day_ends(overview: Overview) -> Iterator[Point]:
 
 
 def cumulative_figure(overview: Overview) -> dict[str, object]:
-    """Cumulative spend of the period, against the budget line when there is a budget."""
+    """Cumulative spend of the period and where it is expected to end, against the budget line when there is one."""
     points = cumulative_points(overview)
     data = [
         {
@@ -59,9 +60,27 @@ def cumulative_figure(overview: Overview) -> dict[str, object]:
             "fillcolor": "--series-1-wash",
         }
     ]
+    if overview.forecast:
+        data += _expected(overview, overview.forecast)
     if overview.budget:
         data.append(_budget_line(overview, overview.budget.amount))
     return {"data": data, "layout": _layout(overview)}
+
+
+def _expected(overview: Overview, forecast: Forecast) -> Iterator[dict[str, object]]:
+    """The wedge between the ends that are expected, from the present on."""
+    for name, end, fill in (("Expected at least", forecast.low, "none"), ("at most", forecast.high, "tonexty")):
+        yield {
+            "type": "scatter",
+            "mode": "lines",
+            "name": name,
+            "x": [_wall_clock(overview.freshness.data_to), _wall_clock(overview.period_end)],
+            "y": [float(overview.used), float(end)],
+            "hoverinfo": "skip",
+            "line": {"color": "--series-1", "width": 1.5, "dash": "dash"},
+            "fill": fill,
+            "fillcolor": "--series-1-wash",
+        }
 
 
 def _budget_line(overview: Overview, amount: Decimal) -> dict[str, object]:
@@ -99,7 +118,8 @@ def _affixes(unit: str) -> tuple[str, str]:
 
 def _top(overview: Overview) -> Decimal:
     limit = overview.budget.amount if overview.budget else Decimal(0)
-    return max(overview.used, limit, Decimal("0.01")) * _HEADROOM
+    high = overview.forecast.high if overview.forecast else Decimal(0)
+    return max(overview.used, limit, high, Decimal("0.01")) * _HEADROOM
 
 
 def sketch(overview: Overview) -> Sketch:
@@ -109,11 +129,13 @@ def sketch(overview: Overview) -> Sketch:
     def place(at: datetime, amount: Decimal) -> str:
         return f"{100 * (at - start).total_seconds() / length:.2f},{_HUNDRED - amount * 100 / top:.2f}"
 
-    budget = overview.budget
+    budget, forecast, now, end = overview.budget, overview.forecast, overview.freshness.data_to, overview.period_end
+    wedge = forecast and [place(now, overview.used), place(end, forecast.high), place(end, forecast.low)]
     return Sketch(
+        ahead=" ".join(wedge) if wedge else None,
         points=" ".join(place(at, amount) for at, amount in cumulative_points(overview)),
         limit=f"{_HUNDRED - budget.amount * 100 / top:.2f}" if budget else None,
-        top=money.display(budget.amount if budget else overview.used, overview.unit),
+        top=money.display(_top(overview) / _HEADROOM, overview.unit),
         first=f"{start:%-d %b}",
         last=f"{overview.period_end - timedelta(microseconds=1):%-d %b}",
     )
@@ -127,6 +149,10 @@ def summary(overview: Overview) -> str:
     leader = next((row for breakdown in overview.breakdowns for row in breakdown.rows[:1] if row.name), None)
     if leader:
         text += f". {leader.name} is {leader.percent.quantize(Decimal(1))} % of it"
+    if overview.forecast:
+        low, high = (about(amount, overview.unit) for amount in (overview.forecast.low, overview.forecast.high))
+        last = overview.period_end - timedelta(microseconds=1)
+        text += f". Between {low} and {high} are expected by {last:%-d %B}"
     return f"{text}."
 
 
@@ -236,6 +262,7 @@ def burn_down_summary(card: CreditCard) -> str:
     text += f", {about(outlook.per_day, card.unit)} used a day"
     if outlook.runs_out_at:
         text += f": gone about {outlook.runs_out_at.astimezone(card.burn_down.start.tzinfo):%-d %B %Y}"
+        text += ", with what comes by then" if outlook.grows else ""
     elif card.available > 0:
         text += ": not gone as far as can be seen"
     lost = [

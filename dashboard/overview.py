@@ -100,12 +100,14 @@ class GrantView:
 @dataclass(frozen=True, slots=True)
 class CreditsView:
     """What can still be drawn in one unit, what was used beyond it (`overage`), and when it is gone at the
-    pace of the last days, unless it lapses before. `grants` in burn order; `next_expiry` is the first to lapse."""
+    pace of the last days, with what comes by then if it `grows`. `grants` in burn order; `next_expiry` is the first to
+    lapse."""
 
     unit: str
     available: Decimal
     overage: Decimal
     runs_out_at: datetime | None
+    grows: bool
     grants: tuple[GrantView, ...]
 
     @property

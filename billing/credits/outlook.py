@@ -57,7 +57,7 @@ class Outlook:
 
     `earliest` and `latest` bound it with a chance of 80 %; `latest` is None where it may last. `path`: what is usable,
     corner by corner; two corners at one instant where it jumps. `lapses`: what is lost of each grant when it expires,
-    after what rolls over.
+    after what rolls over. `grows`: more comes until it runs out, so that it lasts longer than what is there now.
     """
 
     per_day: Decimal
@@ -66,6 +66,7 @@ class Outlook:
     latest: datetime | None
     path: Sequence[Point]
     lapses: Mapping[int, Decimal]
+    grows: bool
 
 
 @exact()
@@ -77,7 +78,9 @@ def outlook(stocks: Sequence[Stock], pace: Pace, at: datetime, until: datetime |
     if course.runs_out_at is not None and (spread := _spread(pace, course.runs_out_at - at)) is not None:
         early = _Course(stocks, _scaled(pace, 1 + spread), at).run(end).runs_out_at
         late = _Course(stocks, _scaled(pace, 1 - spread), at).run(end).runs_out_at
-    return Outlook(pace.per_day, course.runs_out_at, early, late, course.path, course.lapses)
+    last = course.runs_out_at or end
+    grows = any(at < stock.usable_from <= last and stock.left > 0 for stock in stocks)
+    return Outlook(pace.per_day, course.runs_out_at, early, late, course.path, course.lapses, grows)
 
 
 def _scaled(pace: Pace, factor: Decimal) -> Mapping[str, Decimal]:

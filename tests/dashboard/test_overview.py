@@ -17,7 +17,7 @@ from billing import clock, money
 from billing.budgets.services import create_budget
 from billing.budgets.validation import ThresholdSpec
 from billing.cycle.services import advance
-from dashboard import building
+from dashboard import building, charts
 from dashboard.reading import Reading
 from tests.factories import bearer, event, fold, ingest, make_api_key, make_subscription
 
@@ -337,6 +337,20 @@ def test_three_days_of_usage_give_a_range_that_holds_what_is_used(member, house)
     assert found.used < found.forecast.low < found.forecast.high
     assert found.forecast.crosses_at > clock.now()
     assert "crosses the budget about" in text(page(member))
+
+
+def test_the_chart_shows_where_the_period_is_expected_to_end(member, house):
+    for hour in range(24 * 4):
+        house.use(days_ago=hour / 24, model="large-2", api_key="chat", input_tokens=400_000)
+    house.count()
+    found, html = overview(house), page(member)
+    figure = charts.cumulative_figure(found)
+    spend, low, high = figure["data"]
+    assert low["x"][0] == high["x"][0] == spend["x"][-1]
+    assert [low["y"][-1], high["y"][-1]] == [float(found.forecast.low), float(found.forecast.high)]
+    assert figure["layout"]["yaxis"]["range"][1] > high["y"][-1]
+    assert '<polygon class="fill-1"' in html
+    assert "are expected by" in text(html)
 
 
 def test_too_little_usage_gives_no_number(member, house):

@@ -36,6 +36,7 @@ def test_what_expires_first_is_lost_first():
     assert found.runs_out_at == day(9)
     assert (day(4), D(110)) in found.path
     assert (day(4), D(50)) in found.path
+    assert not found.grows
 
 
 def test_nothing_is_lost_of_what_is_used_up_before():
@@ -46,6 +47,7 @@ def test_the_plans_next_credits_carry_on():
     stocks = [Stock(1, D(5), AT, day(1)), *(Stock(-n, D(12), day(n), day(n + 1)) for n in range(1, 20))]
     assert outlook(stocks, pace(5), AT, day(20)).runs_out_at is None
     assert outlook(stocks, pace(6), AT, day(20)).runs_out_at == AT + DAY * 5 / 6
+    assert outlook(stocks, pace(5), AT, day(20)).grows
 
 
 def test_what_rolls_over_is_not_lost_and_lasts():
@@ -60,6 +62,7 @@ def test_a_grant_that_begins_later_is_not_spent_before():
     found = outlook([Stock(1, D(20), AT), Stock(2, D(20), day(5))], pace(), AT)
     assert found.runs_out_at == day(2)
     assert found.path[-1][1] == 0
+    assert not found.grows
 
 
 def test_only_its_meters_take_from_a_grant():
