@@ -8,7 +8,6 @@ same events wait for each other instead of deadlocking.
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
-from functools import lru_cache
 from operator import itemgetter
 from typing import Any, Final
 
@@ -92,25 +91,29 @@ def append_deltas(changes: Sequence[Delta]) -> None:
 
 def deltas(matched: Iterable[Matched]) -> list[Delta]:
     """What the events add, one per customer, minute and dimensions, by customer."""
-    fed: dict[tuple[int, datetime], dict[str, list[Feed]]] = {}
+    fed: dict[tuple[int, ...], tuple[datetime, dict[str, list[Feed]]]] = {}
     for item in matched:
         if item.feeds:
-            sets = fed.setdefault((item.customer_id, minute_floor(item.event.occurred_at)), {})
+            at = item.event.occurred_at
+            minute = (item.customer_id, at.toordinal(), at.hour, at.minute)  # hashed sooner than an instant
+            found = fed.get(minute)
+            if found is None:
+                found = fed[minute] = minute_floor(at), {}
             for feed in item.feeds:
-                sets.setdefault(feed.dimensions, []).append(feed)
+                found[1].setdefault(feed.dimensions, []).append(feed)
     with exact():
         return [
-            Delta(customer_id, starts_at, dimensions, _changes(feeds))
-            for (customer_id, starts_at), sets in sorted(fed.items(), key=itemgetter(0))
+            Delta(minute[0], starts_at, dimensions, _changes(feeds))
+            for minute, (starts_at, sets) in sorted(fed.items(), key=itemgetter(0))
             for dimensions, feeds in sets.items()
         ]
 
 
 def _changes(feeds: Iterable[Feed]) -> list[Change]:
     """What feeds of one place add up to, by meter and member."""
-    sums: dict[tuple[int, str | None], Change] = {}
+    sums: dict[int | tuple[int, str], Change] = {}
     for feed in feeds:
-        key = (feed.meter_id, feed.member)
+        key = feed.meter_id if feed.member is None else (feed.meter_id, feed.member)
         change = sums.get(key)
         if change is None:
             sums[key] = Change(feed.meter_id, feed.quantity, 1, feed.rank, feed.member)
@@ -255,22 +258,24 @@ def _copy(statement: str, rows: Iterable[str]) -> None:
 def _event_row(event: Event, owner: str) -> str:
     # Names and types hold no control characters, JSON escapes its own: only backslashes need care.
     fields = _escape(
-        f"{event.digest}\t{event.source}\t{event.id}\t{event.type}\t{event.occurred_at.isoformat()}"
+        f"{event.digest}\t{event.source}\t{event.id}\t{event.type}\t{_instant(event.occurred_at)}"
         f"\t{_instant(event.recorded_at)}\t{event.properties_json}"
     )
     extensions = _NULL if event.extensions_json is None else _escape(event.extensions_json)
     return f"{fields}\t{extensions}\t{owner}"
 
 
-# All events of a request are recorded at the same instant.
-_instant: Final = lru_cache(maxsize=16)(datetime.isoformat)
+def _instant(at: datetime) -> str:
+    """As `isoformat` has it, in a tenth of its time."""
+    text: str = msgspec.to_builtins(at)
+    return text
 
 
 def _delta_row(delta: Delta) -> str:
     changes = delta.changes
     ranks, members = _ranks(changes), _members(changes)
     return (
-        f"{delta.customer_id}\t{delta.starts_at.isoformat()}\t{_escape(delta.dimensions)}"
+        f"{delta.customer_id}\t{_instant(delta.starts_at)}\t{_escape(delta.dimensions)}"
         f"\t{_meters(changes)}\t{_quantities(changes)}\t{_events(changes)}"
         f"\t{_NULL if ranks is None else _escape(ranks)}\t{members or _NULL}"
     )
@@ -312,7 +317,7 @@ def _events(changes: Iterable[Change]) -> str:
 
 def _ranks(changes: Sequence[Change]) -> str | None:
     ranks = [one.rank for one in changes]
-    return _texts(ranks) if any(rank is not None for rank in ranks) else None
+    return None if ranks.count(None) == len(ranks) else _texts(ranks)
 
 
 def _members(changes: Sequence[Change]) -> str | None:
@@ -341,7 +346,7 @@ def _few(items: Sequence[Item]) -> dict[str, str]:
         "source": _texts([event.source for event in events]),
         "event_id": _texts([event.id for event in events]),
         "type": _texts([event.type for event in events]),
-        "occurred_at": _list([event.occurred_at.isoformat() for event in events]),
+        "occurred_at": _list([_instant(event.occurred_at) for event in events]),
         "recorded_at": _list([_instant(event.recorded_at) for event in events]),
         "properties": _texts([event.properties_json for event in events]),
         "extensions": _texts([event.extensions_json for event in events]),
@@ -350,7 +355,7 @@ def _few(items: Sequence[Item]) -> dict[str, str]:
         "revision": _list([str(item.revision) if item else "NULL" for item in matched]),
         "reason": _texts([item.reason if isinstance(item, Unmatched) else None for item in items]),
         "fed": _list([digest for digest, _ in fed]),
-        "starts_at": _list([delta.starts_at.isoformat() for _, delta in fed]),
+        "starts_at": _list([_instant(delta.starts_at) for _, delta in fed]),
         "dimensions": _texts([delta.dimensions for _, delta in fed]),
         "meters": _texts([_meters(one) for one in changes]),
         "quantities": _texts([_quantities(one) for one in changes]),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
@@ -60,15 +60,10 @@ class Definition:
     revision: int = 0
 
 
-class Addition(NamedTuple):
-    """What one event adds to one meter, whatever its dimensions are. See `Feed`."""
+# What one event adds to one meter, whatever its dimensions are: quantity, rank and member of `Feed`.
+type Addition = tuple[Decimal, str | None, str | None]
 
-    quantity: Decimal
-    rank: str | None = None
-    member: str | None = None
-
-
-_ONE_EVENT: Final = Addition(Decimal(1))
+_ONE_EVENT: Final = (Decimal(1), None, None)
 
 
 class Counter:
@@ -86,25 +81,24 @@ class Counter:
 
     def addition(self, event: Event) -> Addition | None:
         """None when the event is filtered out or lacks the value. InvalidValue when the value is bad."""
-        properties, aggregation = event.properties, self.definition.aggregation
+        properties, path, aggregation = event.properties, self.definition.value, self.definition.aggregation
         for test in self._tests:
             if not test(properties):
                 return None
         if aggregation == "count":
             return _ONE_EVENT
-        value = lookup(properties, self.definition.value)
+        value = properties[path] if path in properties else lookup(properties, path)
         if value is None:
             return None
         if aggregation == "unique":
-            return Addition(_ZERO, member=member_digest(text_of(value) or ""))
-        quantity = self._quantity(value)
+            return _ZERO, None, member_digest(text_of(value) or "")
+        # Most are whole numbers.
+        quantity = Decimal(value) if type(value) is int and 0 <= value <= LIMIT else self._quantity(value)
         if aggregation == "sum":
-            return Addition(quantity)
-        return Addition(quantity, rank=size_rank(quantity) if aggregation == "max" else time_rank(event))
+            return quantity, None, None
+        return quantity, size_rank(quantity) if aggregation == "max" else time_rank(event), None
 
     def _quantity(self, value: object) -> Decimal:
-        if type(value) is int and 0 <= value <= LIMIT:  # as most are
-            return Decimal(value)
         try:
             quantity = parse_decimal(value)
         except ValueError as error:
@@ -140,14 +134,15 @@ def revisions(counters: Mapping[str, Iterable[Counter]]) -> dict[str, int]:
 def feeds(counters: Iterable[Counter], event: Event) -> list[Feed]:
     """What the event adds to each meter of its type. InvalidValue when one of them cannot take it."""
     found: list[Feed] = []
-    sets: dict[tuple[str, ...], str] = {}  # meters mostly share their dimensions
+    names, dimensions = None, ""
     for one in counters:
         added = one.addition(event)
         if added is not None:
-            names = one.dimensions
-            if names not in sets:
-                sets[names] = dimension_set(names, event.properties)
-            found.append(Feed(one.definition.id, sets[names], added.quantity, added.rank, added.member))
+            if names != one.dimensions:  # meters mostly share them
+                names = one.dimensions
+                dimensions = dimension_set(names, event.properties)
+            quantity, rank, member = added
+            found.append(Feed(one.definition.id, dimensions, quantity, rank, member))
     return found
 
 
