@@ -22,6 +22,7 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
 from accounts import services
 from accounts.models import ApiKey, Customer, Invitation, Membership, Role, Scope, User
+from accounts.searching import Searching
 
 # What stands there of other applications: second factors are secrets, addresses are on the person's page.
 admin.site.unregister([Authenticator, EmailAddress, Group])
@@ -49,7 +50,7 @@ class NewUserForm(UserCreationForm):
 
 
 @admin.register(User)
-class Users(UserAdmin, NeverDeleted):
+class Users(Searching, UserAdmin, NeverDeleted):
     """People. Members of customers are invited; operators are made here."""
 
     form = UserChangeForm
@@ -72,7 +73,7 @@ class Users(UserAdmin, NeverDeleted):
     def has_change_permission(self, request: HttpRequest, obj: User | str | None = None) -> bool:
         """Only superusers change other operators: a new password for one would lend their rights. unfold asks with an
         id."""
-        person = User.objects.filter(pk=obj).first() if isinstance(obj, str) else obj
+        person = self.get_object(request, obj) if isinstance(obj, str) else obj
         if not super().has_change_permission(request, person):
             return False
         operator = _operator(request)
@@ -177,7 +178,7 @@ class InvitationForm(forms.ModelForm):
 
 
 @admin.register(Invitation)
-class Invitations(NeverDeleted):
+class Invitations(Searching, NeverDeleted):
     """Offers of a membership. The mail goes out by itself; the link is in it alone."""
 
     form = InvitationForm
@@ -246,7 +247,7 @@ class ApiKeyForm(forms.ModelForm):
 
 
 @admin.register(ApiKey)
-class ApiKeys(NeverDeleted):
+class ApiKeys(Searching, NeverDeleted):
     """Keys of programs. A key is shown once, when it is created; afterwards it can only be revoked."""
 
     form = ApiKeyForm

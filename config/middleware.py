@@ -7,10 +7,12 @@ from typing import Final
 from django.conf import settings
 from django.contrib.auth.middleware import LoginRequiredMiddleware
 from django.contrib.auth.views import redirect_to_login
+from django.db import DataError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.template.response import SimpleTemplateResponse
 from django.urls import resolve
 from django.views.decorators.csp import csp_override
+from django.views.defaults import bad_request
 
 API: Final = "api/v1/"
 
@@ -41,6 +43,19 @@ class AdminCspMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         view = self.relaxed if request.path.startswith("/admin/") else self.get_response
         return view(request)
+
+
+class BadDataMiddleware:
+    """A value that no column can hold, such as a NUL in an address, is the sender's mistake, as in the API."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        return bad_request(request, exception) if isinstance(exception, DataError) else None
 
 
 class NoStoreMiddleware:

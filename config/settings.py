@@ -79,6 +79,7 @@ MIDDLEWARE = [  # what every answer needs; then the API, which needs no more; th
     "django.middleware.common.CommonMiddleware",
     "config.middleware.ApiMiddleware",
     "config.middleware.AdminCspMiddleware",
+    "config.middleware.BadDataMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",

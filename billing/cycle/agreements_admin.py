@@ -15,6 +15,7 @@ from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminSelectWidget
 
+from accounts.searching import Searching
 from billing.admin_pages import add_refusal, sentences
 from billing.clock import now
 from billing.cycle import services
@@ -98,7 +99,7 @@ def _price_rows() -> Any:
 
 
 @admin.register(PriceOverride)
-class PriceOverrideAdmin(_Agreed):
+class PriceOverrideAdmin(Searching, _Agreed):
     """Amounts for one customer."""
 
     form = OverrideForm
@@ -205,7 +206,7 @@ class UnitCostForm(_ServiceForm):
 
 
 @admin.register(UnitCost)
-class UnitCostAdmin(_Agreed):
+class UnitCostAdmin(Searching, _Agreed):
     """What usage costs the vendor. The page of what is left of it is beside its list."""
 
     form = UnitCostForm

@@ -13,7 +13,7 @@ from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
-from django.urls import URLPattern, path, reverse
+from django.urls import NoReverseMatch, URLPattern, path, reverse
 from unfold.admin import ModelAdmin
 from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminSelectWidget
@@ -171,19 +171,19 @@ class SubscriptionAdmin(ModelAdmin):
 
     @action(description="Cancel", permissions=["steer"], icon="event_busy")
     def cancel(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        return HttpResponseRedirect(reverse("admin:billing_subscription_end", args=[object_id]))
+        return _to("end", object_id)
 
     @action(description="Resume", permissions=["steer"], icon="undo")
     def resume(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        return HttpResponseRedirect(reverse("admin:billing_subscription_go_on", args=[object_id]))
+        return _to("go_on", object_id)
 
     @action(description="Redeem a coupon", permissions=["steer"], icon="sell")
     def redeem(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        return HttpResponseRedirect(reverse("admin:billing_subscription_coupon", args=[object_id]))
+        return _to("coupon", object_id)
 
     @action(description="Take a coupon off", permissions=["steer"], icon="label_off")
     def take_coupon_off(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        return HttpResponseRedirect(reverse("admin:billing_subscription_coupon_off", args=[object_id]))
+        return _to("coupon_off", object_id)
 
     # --- pages
 
@@ -322,3 +322,10 @@ class SubscriptionAdmin(ModelAdmin):
 
 def _url(subscription: Subscription) -> str:
     return reverse("admin:billing_subscription_change", args=[subscription.pk])
+
+
+def _to(page: str, object_id: str) -> HttpResponse:
+    try:
+        return HttpResponseRedirect(reverse(f"admin:billing_subscription_{page}", args=[object_id]))
+    except NoReverseMatch:
+        raise Http404 from None

@@ -48,7 +48,7 @@ class MeterAdmin(ModelAdmin):
         return ["key", *(services.FROZEN_ONCE_COUNTED if queries.is_counted(obj) else ())]
 
     def change_view(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> HttpResponse:
-        meter = Meter.objects.filter(pk=object_id).first() if request.method == "GET" else None
+        meter = self.get_object(request, object_id) if request.method == "GET" else None
         if meter is not None and queries.is_counted(meter):
             messages.info(
                 request,

@@ -21,6 +21,7 @@ from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminTextInputWidget
 
+from accounts.searching import Searching
 from billing.admin_pages import ReadOnlyInline, sentences
 from billing.clock import now
 from billing.errors import Conflict
@@ -112,7 +113,7 @@ class PublishForm(forms.Form):
     )
 
 
-class VersionAdmin(ModelAdmin):
+class VersionAdmin(Searching, ModelAdmin):
     """A version's page: editable while it is a draft, readable for ever after."""
 
     list_display = ["name", "state", "published_at", "billed", "fee"]
