@@ -1,5 +1,6 @@
 """What was billed of lines, in the admin; and the late differences that nobody is billed for."""
 
+import csv
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
@@ -17,7 +18,7 @@ from billing.clock import now
 from billing.credits.billed import unbilled
 from billing.credits.models import BilledLine
 from billing.credits.statements import Source, closing_statements
-from billing.money import counted, total
+from billing.money import counted, plain, total
 from billing.money import display as shown
 from billing.pricing.schemes import figure
 from billing.rating.statement import Statement
@@ -84,14 +85,22 @@ class BilledLineAdmin(ReadOnlyAdmin):
         return "Nobody is billed" if line.period is None else f"{line.period.starts_at:%-d %b %Y}"
 
     def get_urls(self) -> list[Any]:
-        view = self.admin_site.admin_view(self.to_nobody)
-        return [path("to-nobody/", view, name="billing_billedline_to_nobody"), *super().get_urls()]
+        view = self.admin_site.admin_view
+        own = [
+            path("to-nobody/", view(self.to_nobody), name="billing_billedline_to_nobody"),
+            path("to-nobody.csv", view(self.to_nobody_csv), name="billing_billedline_to_nobody_csv"),
+        ]
+        return [*own, *super().get_urls()]
 
-    def to_nobody(self, request: HttpRequest) -> HttpResponse:
-        """The late differences that nobody is billed for; a sandbox is nobody's business."""
+    def _found(self, request: HttpRequest) -> list[Unbilled]:
+        """A sandbox is nobody's business."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        found = by_subscription(unbilled(Q(segment__period__customer__test_clock=None)))
+        return by_subscription(unbilled(Q(segment__period__customer__test_clock=None)))
+
+    def to_nobody(self, request: HttpRequest) -> HttpResponse:
+        """The late differences that nobody is billed for."""
+        found = self._found(request)
         units = sorted({one.statements[0].unit for one in found})
         due = [
             shown(total(one.statements[0].amount_due for one in found if one.statements[0].unit == unit), unit)
@@ -106,3 +115,59 @@ class BilledLineAdmin(ReadOnlyAdmin):
             "due": due,
         }
         return TemplateResponse(request, "admin/billing/billedline/to_nobody.html", context)
+
+    def to_nobody_csv(self, request: HttpRequest) -> HttpResponse:
+        """Every line."""
+        found = self._found(request)
+        response = HttpResponse(content_type="text/csv; charset=utf-8")
+        response["Content-Disposition"] = f'attachment; filename="billed-to-nobody-{now():%Y-%m-%d}.csv"'
+        writer = csv.writer(response)
+        writer.writerow(CSV_HEADER)
+        writer.writerows(_csv_row(one.subscription, line) for one in found for line in one.lines)
+        return response
+
+
+CSV_HEADER: Final = (
+    "customer",
+    "subscription",
+    "plan",
+    "version",
+    "used_from",
+    "used_to",
+    "price",
+    "row",
+    "meter",
+    "quantity",
+    "events",
+    "unit",
+    "amount",
+    "paid_by_grants",
+    "beyond_grants",
+    "overage",
+    "overage_currency",
+    "unbilled_since",
+)
+
+
+def _csv_row(subscription: Subscription, line: BilledLine) -> tuple[str, ...]:
+    version = line.segment.version
+    return (
+        subscription.customer.key,
+        subscription.public_id,
+        version.plan.key,
+        str(version.number),
+        line.segment.starts_at.isoformat(),
+        line.segment.ends_at.isoformat(),
+        line.price.key,
+        str(line.row),
+        line.price.meter.key,
+        plain(line.quantity),
+        str(line.events),
+        line.unit,
+        plain(line.amount),
+        plain(line.covered),
+        plain(line.beyond),
+        plain(line.overage),
+        version.plan.currency,
+        line.recorded_at.isoformat(),
+    )

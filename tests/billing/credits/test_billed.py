@@ -1,5 +1,6 @@
 """A closed period is frozen: what changes of its lines later is billed in the period that is open by then."""
 
+import csv
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -222,6 +223,26 @@ def test_operators_see_what_nobody_is_billed_for(client, olivia, unbilled_late):
     assert "Globex: $2.48" in page
     assert "7 images" in page
     assert client.get(reverse("admin:billing_billedline_changelist")).status_code == 200
+
+
+def test_operators_download_what_nobody_is_billed_for(client, olivia, unbilled_late):
+    client.force_login(olivia)
+    page = reverse("admin:billing_billedline_to_nobody")
+    answer = client.get(reverse("admin:billing_billedline_to_nobody_csv"))
+    rows = list(csv.DictReader(answer.content.decode().splitlines()))
+
+    assert reverse("admin:billing_billedline_to_nobody_csv") in client.get(page).content.decode()
+    assert answer["Content-Type"] == "text/csv; charset=utf-8"
+    assert {(row["customer"], row["subscription"]) for row in rows} == {("globex", unbilled_late.public_id)}
+    assert [
+        (row["price"], row["quantity"], row["amount"], row["unit"]) for row in rows if row["price"] == "images"
+    ] == [("images", "7", "2.331", "USD")]
+    assert [row["overage"] for row in rows if row["unit"] == "credits"] == ["0.15"]
+
+
+def test_what_nobody_is_billed_for_is_for_those_who_may_see_billed_lines(client, alice):
+    client.force_login(alice)
+    assert client.get(reverse("admin:billing_billedline_to_nobody_csv")).status_code in {302, 403}
 
 
 def test_the_check_of_the_books_tells_what_nobody_is_billed_for(unbilled_late, capsys):
