@@ -6,7 +6,7 @@ another one in the currency begins and bills them.
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
@@ -76,7 +76,7 @@ def bill(states: Sequence[Settlement], at: datetime) -> list[BillingPeriod]:
             BillingPeriod.objects.filter(pk=period.pk).update(billed_at=at)
             frozen.append(period)
         elif since is not None and period.ends_at > since:
-            _record(period, _open_now(period), at)
+            _record(period, _open_now(period), _later(period, at))
     _bill_at_last([state.pk for state in states], at)
     return frozen
 
@@ -86,11 +86,17 @@ def _bill_at_last(customer_ids: Collection[int], at: datetime) -> None:
     found = unbilled(Q(segment__period__customer__in=customer_ids))
     opened = {period: _open_now(period) for period in {one.segment.period for one in found}}
     BilledLine.objects.bulk_create(
-        _row(one, billed_in, figures, at)
+        _row(one, billed_in, figures, _later(one.segment.period, at))
         for one in found
         if (period := opened[one.segment.period]) is not None
         for billed_in, figures in [(None, NONE.less(figures_of(one))), (period, figures_of(one))]
     )
+
+
+def _later(period: BillingPeriod, at: datetime) -> datetime:
+    """After the period was frozen, also where a test clock stands still: so a frozen row is told from a later one."""
+    assert period.billed_at is not None
+    return max(at, period.billed_at + timedelta(microseconds=1))
 
 
 def unbilled(whose: Q) -> list[BilledLine]:

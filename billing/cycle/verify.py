@@ -133,7 +133,7 @@ _DIFFERENCES: Final = {
         WHERE OWN(own) AND (
             b.unit <> price.unit OR other.customer_id <> own.customer_id OR other.starts_at < own.starts_at
             OR CASE WHEN b.period_id = own.id THEN b.recorded_at <> own.billed_at
-                    ELSE b.recorded_at < own.billed_at END
+                    ELSE b.recorded_at <= own.billed_at END
         )""",
     "a grant's account was not given what the grant says": """
         SELECT g.public_id, g.amount + g.adjusted + g.rolled_in - coalesce(heirs.rolled, 0), e.given

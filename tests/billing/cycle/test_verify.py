@@ -118,7 +118,7 @@ def billed(settled):
         advance(customer_id=settled.pk, at=at)
     sent = event("too late", "globex", type="search", timestamp=(START + timedelta(days=2)).isoformat(), user=1)
     ingest(sent, at=at, backfill=True)
-    advance(customer_id=settled.pk, at=at + timedelta(minutes=1))
+    advance(customer_id=settled.pk, at=at)
     assert BilledLine.objects.count() == 2
     assert list(differences()) == []
     return settled
@@ -132,6 +132,7 @@ def billed(settled):
         ("SET unit = 'USD'", "a billed line has another unit or period"),
         ("SET recorded_at = recorded_at - interval '1 day'", "a billed line has another unit or period"),
         ("SET period_id = (SELECT min(period_id) FROM billing_billedline)", "a billed line has another unit or period"),
+        ("SET period_id = (SELECT max(period_id) FROM billing_billedline)", "a billed line has another unit or period"),
         ("WHERE id = (SELECT min(id) FROM billing_billedline)", "what is billed of a line"),
     ],
 )
