@@ -60,7 +60,7 @@ def _key(noted: bool, values: Sequence[Any]) -> ApiKey:
     return key
 
 
-_valid_key: Final = Gathered(_valid_keys)
+_valid_key: Final = Gathered(_valid_keys, patient=True)
 
 
 class ApiKeyAuthentication(BaseAuthentication):

@@ -2,9 +2,13 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from threading import Lock
+from threading import Condition, Lock
+from time import monotonic
+from typing import Final
 
 from django.db import OperationalError
+
+MOST_PATIENCE: Final = 0.01  # seconds
 
 
 class _Call[Sent, Answer]:
@@ -23,8 +27,11 @@ class Gathered[Sent, Answer]:
     """`act` for one caller at a time; those who come meanwhile wait, and the first of them acts for all of them.
 
     `act` takes what they sent and answers each in order, or raises: then each of them is tried alone, so that one
-    caller's fault is nobody else's. Only a database that is busy or away fails for all of them at once. Nobody waits
-    for company, so a single caller pays nothing.
+    caller's fault is nobody else's. Only a database that is busy or away fails for all of them at once.
+
+    Nobody waits for company, so a single caller pays nothing; but where callers are `patient`, who acts first waits for
+    as many as came together of late, no longer than the last act took. Else callers who come back as soon as they
+    are answered find that one has just begun alone, again and again.
 
     `weigh` and `most` bound what is done together. `act` runs in the thread of one of the callers: it must not depend
     on a transaction that the caller has begun.
@@ -36,9 +43,13 @@ class Gathered[Sent, Answer]:
         *,
         weigh: Callable[[Sent], int] = lambda _: 1,
         most: int = 1_000,
+        patient: bool = False,
     ) -> None:
-        self._act, self._weigh, self._most = act, weigh, most
+        self._act, self._weigh, self._most, self._is_patient = act, weigh, most, patient
         self._lock = Lock()
+        self._came = Condition(self._lock)
+        self._company = 1  # how many came together of late
+        self._patience = 0.0
         self._is_acting = False
         self._waiting: deque[_Call[Sent, Answer]] = deque()
 
@@ -47,6 +58,8 @@ class Gathered[Sent, Answer]:
         with self._lock:
             self._waiting.append(call)
             leads, self._is_acting = not self._is_acting, True
+            if len(self._waiting) == self._company:
+                self._came.notify()
         if not leads:
             call.woken.acquire()  # by who answered it, or by who leaves the lead to it
         if not (call.is_answered or call.is_alone or call.error):
@@ -62,7 +75,11 @@ class Gathered[Sent, Answer]:
     def _lead(self) -> None:
         """Act for those who wait, of whom the caller is the first."""
         with self._lock:
+            if self._is_patient:
+                self._came.wait_for(lambda: len(self._waiting) >= self._company, self._patience)
             calls = self._taken()
+            self._company = max(len(calls), self._company - 1)
+        begun = monotonic()
         try:
             answers = self._act([call.sent for call in calls])
             for call, answer in zip(calls, answers, strict=True):
@@ -75,6 +92,7 @@ class Gathered[Sent, Answer]:
             for call in calls if len(calls) > 1 else ():  # whose fault it is shows when each is tried alone
                 call.is_alone = True
         finally:
+            self._patience = min(monotonic() - begun, MOST_PATIENCE)
             self._leave()
             for call in calls[1:]:
                 call.woken.release()

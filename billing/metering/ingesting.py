@@ -150,7 +150,7 @@ class Ingest:
 
     def __init__(self, record: Callable[..., list[IngestAnswer]]) -> None:
         self._record = record
-        self._gathered = Gathered(record, weigh=lambda sent: len(sent.events), most=decoding.MAX_EVENTS)
+        self._gathered = Gathered(record, weigh=lambda sent: len(sent.events), most=decoding.MAX_EVENTS, patient=True)
 
     def __call__(
         self, *, body: bytes, content_type: str, api_key: ApiKey | None, at: datetime, backfill: bool = False

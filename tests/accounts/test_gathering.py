@@ -61,6 +61,27 @@ def test_not_more_than_the_most_are_done_together():
     assert [len(call) for call in act.calls] == [1, 2, 2]
 
 
+def test_the_patient_wait_for_as_many_as_came_together_of_late():
+    act = Counted()
+    act.go.set()
+    gathered = Gathered(act, patient=True)
+    gathered._company, gathered._patience = 3, 60
+
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(gathered, [1, 2, 3])) == [2, 4, 6]
+    assert act.calls == [[1, 2, 3]]
+
+
+def test_the_patient_expect_fewer_where_nobody_comes():
+    act = Counted()
+    act.go.set()
+    gathered = Gathered(act, patient=True)
+    gathered._company = 3
+
+    assert [gathered(1), gathered(2), gathered(3)] == [2, 4, 6]
+    assert gathered._company == 1
+
+
 def test_a_fault_is_only_its_own_callers():
     fault = ValueError("bad")
     act = Counted(on_3=fault)
