@@ -251,6 +251,7 @@ UNFOLD = {
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("img/mark.svg")}],
     "SHOW_HISTORY": True,
     "STYLES": [lambda request: static("css/admin.css")],
+    "DASHBOARD_CALLBACK": "billing.cycle.attention.front_page",
     "COLORS": {
         "primary": {
             "50": "#eef6fb",
@@ -291,6 +292,8 @@ UNFOLD = {
                 ("Margin", ".billing_margin", "trending_up"),
                 ("Ledger", "billing_ledgertransaction", "receipt_long"),
                 ("Settlement", "billing_settlement", "balance"),
+                ("Checks of the books", "billing_bookscheck", "fact_check"),
+                ("Credit liability", ".billing_creditgrant_liability", "account_balance"),
                 ("Top-ups", "billing_topup", "add_card"),
                 ("Automatic top-ups", "billing_automatictopup", "autorenew"),
                 ("Top-up prices", "billing_topupprice", "price_change"),
