@@ -85,9 +85,9 @@ def _headline(facts: Facts, levels: Sequence[str]) -> str:
 
 
 def level_text(threshold: Threshold, unit: str) -> str:
-    """The threshold as it was given: "80%", "$1,900.00"."""
+    """The threshold as it was given: "80 %", "$1,900.00"."""
     if threshold.percent is not None:
-        return f"{money.plain(threshold.percent)}%"
+        return f"{money.plain(threshold.percent)} %"
     return money.display(threshold.amount or money.ZERO, unit)
 
 

@@ -29,7 +29,7 @@ def crossed(subscribed) -> OutboxMessage:
 
 
 def test_the_subject_alone_says_whose_budget_how_far_and_how_much(crossed):
-    assert mail.subject(crossed) == '[Acme] 80% of budget "Production" used: $1,604.20 of $2,000.00'
+    assert mail.subject(crossed) == '[Acme] 80 % of budget "Production" used: $1,604.20 of $2,000.00'
 
 
 def test_the_text_says_what_is_counted_what_is_left_and_what_happens(crossed):
@@ -40,11 +40,11 @@ def test_the_text_says_what_is_counted_what_is_left_and_what_happens(crossed):
         "Billing period 1 Nov 2026 to 30 Nov 2026 (Europe/Berlin)",
         "$1,604.20, 80.2 % of $2,000.00 (gross, before credits and tax)",
         "$395.80",
-        "Also passed    50%",
+        "Also passed    50 %",
         "Nothing is stopped: this budget only warns.",
         f"Open the budget: http://127.0.0.1:8000/c/acme/budget#{Budget.objects.get().public_id}",
         "Data up to 15 Nov 2026, 13:00:00 CET.",
-        "at 80%, sent once per billing period",
+        "at 80 %, sent once per billing period",
         'You get this because you are a recipient of budget "Production" of Acme.',
     ):
         assert fact in text
@@ -149,7 +149,7 @@ def test_a_crossed_threshold_arrives_as_a_mail(mail_server, crossed):
 
     [received] = mail_server.messages
     assert received["To"] == "finance@acme.test"
-    assert received["Subject"] == '[Acme] 80% of budget "Production" used: $1,604.20 of $2,000.00'
+    assert received["Subject"] == '[Acme] 80 % of budget "Production" used: $1,604.20 of $2,000.00'
     assert received["References"] == f"<{crossed.thread}@localhost.localdomain>"
     assert "Left           $395.80" in received.get_body(("plain",)).get_content()
 

@@ -65,8 +65,8 @@ def test_several_thresholds_at_once_make_one_mail_that_names_the_highest(subscri
     watch(subscribed)
 
     [message] = OutboxMessage.objects.all()
-    assert message.context["headline"] == '80% of budget "Production" used'
-    assert message.context["also"] == ["50%"]
+    assert message.context["headline"] == '80 % of budget "Production" used'
+    assert message.context["also"] == ["50 %"]
 
 
 def test_a_threshold_fires_once_a_period(subscribed):
@@ -86,7 +86,7 @@ def test_each_threshold_makes_a_mail_of_its_own_when_they_are_crossed_one_by_one
         spend(subscribed, dollars)
         watch(subscribed)
 
-    assert headlines() == [f'{percent}% of budget "Production" used' for percent in (50, 80, 100)]
+    assert headlines() == [f'{percent} % of budget "Production" used' for percent in (50, 80, 100)]
     assert len({message.thread for message in OutboxMessage.objects.all()}) == 1
 
 
@@ -150,7 +150,7 @@ def test_the_tick_that_counts_an_event_tells_of_it(subscribed):
     cycle.advance(customer_id=subscribed.pk, at=AT)
 
     assert fired() == [80, 50]
-    assert headlines() == ['80% of budget "Production" used']
+    assert headlines() == ['80 % of budget "Production" used']
 
 
 def test_an_alert_that_cannot_be_written_does_not_keep_events_from_being_counted(subscribed, caplog):
@@ -191,7 +191,7 @@ def test_a_budget_made_below_the_spend_says_so_in_one_mail(subscribed):
 
     make_budget(subscribed)
 
-    assert headlines() == ['Already above 80% of budget "Production"']
+    assert headlines() == ['Already above 80 % of budget "Production"']
     assert fired() == [80, 50]
     assert watch(subscribed) is False
 
@@ -203,7 +203,7 @@ def test_a_budget_lowered_below_the_spend_says_so_at_once(subscribed):
 
     services.update_budget(budget=budget, amount=Decimal(1000), at=AT)
 
-    assert headlines() == ['Already above 80% of budget "Production"']
+    assert headlines() == ['Already above 80 % of budget "Production"']
 
 
 def test_a_raise_well_above_the_spend_arms_its_thresholds_again(subscribed):
@@ -217,7 +217,7 @@ def test_a_raise_well_above_the_spend_arms_its_thresholds_again(subscribed):
 
     rows = Alert.objects.order_by("id").values_list("direction", "epoch", "value")
     assert list(rows) == [("fired", 0, 1600), ("resolved", 0, 1600), ("fired", 1, 3200)]
-    assert headlines() == ['80% of budget "Production" used'] * 2
+    assert headlines() == ['80 % of budget "Production" used'] * 2
 
 
 def test_a_raise_within_two_percent_of_the_level_changes_nothing(subscribed):
