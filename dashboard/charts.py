@@ -135,7 +135,7 @@ def sketch(overview: Overview) -> Sketch:
         ahead=" ".join(wedge) if wedge else None,
         points=" ".join(place(at, amount) for at, amount in cumulative_points(overview)),
         limit=f"{_HUNDRED - budget.amount * 100 / top:.2f}" if budget else None,
-        top=money.display(_top(overview) / _HEADROOM, overview.unit),
+        top=about(_top(overview) / _HEADROOM, overview.unit),
         first=f"{start:%-d %b}",
         last=f"{overview.period_end - timedelta(microseconds=1):%-d %b}",
     )

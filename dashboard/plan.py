@@ -26,7 +26,7 @@ from billing.pricing import comparing
 from billing.pricing.models import CreditEvery, FeeTiming, PlanVersion
 from billing.pricing.queries import PriceTerms, spec_of
 from billing.pricing.schemes import Row as PriceRow
-from billing.pricing.schemes import figure
+from billing.pricing.schemes import Terms, figure
 from billing.pricing.spec import CreditSpec, VersionSpec
 from billing.pricing.wording import row_in_words
 from billing.rating.queries import Line
@@ -35,6 +35,7 @@ from dashboard.reading import PlanReading
 from dashboard.templatetags.display import plural
 
 _HUNDRED: Final = Decimal(100)
+ELSE: Final = "everything else"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +54,12 @@ class IncludedView:
 
 @dataclass(frozen=True, slots=True)
 class PartView:
-    """One row of an amount's arithmetic."""
+    """One row of an amount's arithmetic. `unit_amount` is that of `per` units."""
 
     name: str
     quantity: Decimal
     unit_amount: Decimal
+    per: Decimal
     flat_amount: Decimal
     amount: Decimal
 
@@ -285,11 +287,13 @@ def _closing_view(found: Sequence[Statement[Source]]) -> ClosingView | None:
 
 
 def _rows(rows: Iterable[Row[Source]], unit: str, ahead: Projection | None = None) -> Iterator[InvoiceRow]:
+    rows = list(rows)
+    beside = [row.source for row in rows if isinstance(row.source, Line)]
     for row in rows:
         source = row.source
         if isinstance(source, Line) and not source.quantity and not source.amount:
             continue
-        kind, name, note, version, line = _described(source)
+        kind, name, note, version, line = _described(source, beside)
         if kind == "true_up" and ahead is not None:
             note = f"{money.display(ahead.true_up(row), unit)} if usage goes on as expected"
         yield InvoiceRow(
@@ -312,12 +316,12 @@ type _Described = tuple[
 ]
 
 
-def _described(source: Source) -> _Described:
-    """Kind, name, note, plan version and line."""
+def _described(source: Source, beside: Iterable[Line]) -> _Described:
+    """Kind, name, note, plan version and line. `beside`: the lines among which it stands."""
     match source:
         case Line():
             note = f"{figure(source.quantity)} {plural(source.meter.unit, source.quantity)}"
-            return "usage", line_name(source), note, source.segment.version, source
+            return "usage", line_name(source, beside), note, source.segment.version, source
         case Overage(line=line, credits=credits):
             note = f"{figure(credits)} {money.counted(line.unit, credits)}"
             return "overage", f"{line.unit.capitalize()} beyond the grants: {line_name(line)}", note, _of(line), line
@@ -344,9 +348,12 @@ def _of(line: Line) -> PlanVersion:
     return line.segment.version
 
 
-def line_name(line: Line) -> str:
-    """The meter's name, and which part of its usage where a match row prices it."""
-    return f"{line.meter.name}, {where(line.terms)}" if line.row else line.meter.name
+def line_name(line: Line, beside: Iterable[Line] = ()) -> str:
+    """The meter's name, and which part of its usage where a match row prices it, or one of a line `beside` it."""
+    if line.row:
+        return f"{line.meter.name}, {where(line.terms)}"
+    is_split = any(other.row and other.price.pk == line.price.pk for other in beside)
+    return f"{line.meter.name}, {ELSE}" if is_split else line.meter.name
 
 
 def address(line: Line) -> str:
@@ -360,6 +367,11 @@ def where(row: PriceRow) -> str:
     return ", ".join(f"{name} {_values(values)}" for name, values in row.where.items())
 
 
+def part_of(terms: Terms, number: int) -> str:
+    """What of the meter's usage a row of a price covers; nothing where that is all of it."""
+    return where(terms.rows[number]) or (ELSE if terms.match else "")
+
+
 def _values(values: Iterable[str | None]) -> str:
     return " or ".join(sorted("absent" if value is None else value for value in values))
 
@@ -369,7 +381,12 @@ def parts(line: Line) -> Iterator[PartView]:
     for part in line.rated.breakdown:
         name = {"usage": f"Tier {part.tier}" if part.tier else "Usage", "maximum": "Up to the maximum"}
         yield PartView(
-            name.get(part.kind, "Up to the minimum"), part.quantity, part.unit_amount, part.flat_amount, part.amount
+            name=name.get(part.kind, "Up to the minimum"),
+            quantity=part.quantity,
+            unit_amount=part.unit_amount,
+            per=line.terms.per,
+            flat_amount=part.flat_amount,
+            amount=part.amount,
         )
 
 
@@ -397,7 +414,7 @@ def _price_rows(item: PriceTerms, reading: PlanReading) -> Iterator[PriceRowView
         for number in order:
             row = terms.rows[number]
             if not said or said[number] != row:
-                what = where(row) or ("everything else" if terms.match else "all usage")
+                what = part_of(terms, number) or "all usage"
                 words = row_in_words(row, terms.unit, plural(item.meter.unit, Decimal(2)))
                 yield PriceRowView(item.meter.name, what, words, since and reading.local(since))
         said = terms.rows

@@ -1,14 +1,14 @@
 """The ledger as people read it: what each transaction did to the grants of a unit, and what caused it."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
 from django.db import connection
-from django.db.models import Exists, OuterRef, Q, QuerySet, Sum
+from django.db.models import BooleanField, Exists, F, Func, OuterRef, Q, QuerySet, Sum
 
 from accounts.models import Customer
 from billing.credits.ledger import sum_of
@@ -217,6 +217,21 @@ def events_of(entry: LedgerEntry, *, after: Place | None = None, most: int) -> C
     rows = [Cause(one.event, counted(one.before), counted(one.after)) for one in found.found]
     changed = [row for row in rows if row.before != row.after]
     return CellEvents(ends_at, earlier.recorded_at if earlier else None, changed, found.next)
+
+
+def first_postings(cells: QuerySet[AllocationCell], numbers: Iterable[int]) -> list[LedgerTransaction]:
+    """Of these cells: for each number of a transaction that wrote an event or a correction, the first posting that had
+    counted it. A query for each."""
+    entries = LedgerEntry.objects.filter(cell__in=cells)
+    postings = LedgerTransaction.objects.filter(pk__in=entries.values("transaction"), counted__isnull=False)
+    firsts = [postings.filter(_sees(number)).order_by("pk").first() for number in numbers]
+    return sorted({posting for posting in firsts if posting}, key=lambda posting: posting.pk)
+
+
+def _sees(number: int) -> Func:
+    """Whether a posting's snapshot sees what the transaction of this number wrote."""
+    sees = f"pg_visible_in_snapshot('{number:d}'::xid8, %(expressions)s::pg_snapshot)"
+    return Func(F("counted"), template=sees, output_field=BooleanField())
 
 
 def _posting_before(cell: AllocationCell, posting: LedgerTransaction) -> LedgerTransaction | None:

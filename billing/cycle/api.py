@@ -55,7 +55,10 @@ class ReceiptLineAnswer(serializers.Serializer[Any]):
     decides = serializers.BooleanField(
         allow_null=True, help_text="Of max, latest and unique meters: whether the line would be another without it."
     )
-    transactions = serializers.ListField(child=serializers.CharField(), help_text="Ledger transactions that paid it.")
+    transactions = serializers.ListField(
+        child=serializers.CharField(),
+        help_text="Ledger transactions that took the event, or a correction of it, into account.",
+    )
 
 
 class ReceiptMeterAnswer(serializers.Serializer[Any]):

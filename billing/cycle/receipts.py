@@ -6,8 +6,10 @@ from decimal import Decimal
 from typing import Literal
 
 from accounts.models import Customer
+from billing.credits.journal import first_postings
 from billing.credits.models import AllocationCell, LedgerTransaction
 from billing.metering import queries as counters
+from billing.metering.arrivals import written_in
 from billing.metering.receipts import EventReceipt, Fed, decides
 from billing.money import ZERO, mul_div, quantise
 from billing.periods import QUARTER
@@ -38,7 +40,7 @@ def receipt_lines(receipt: EventReceipt) -> list[tuple[Fed, list[ReceiptLine]]]:
     """Each meter that the event feeds, with its lines; none where it is unpriced."""
     if receipt.customer is None or not receipt.fed:
         return []
-    starts_at = receipt.fed[0].starts_at
+    starts_at, written = receipt.fed[0].starts_at, written_in(receipt.event)
     priced = priced_between(receipt.customer, starts_at=starts_at, ends_at=starts_at + QUARTER)
     rated: dict[int, list[Line]] = {segment.pk: [] for segment, _ in priced}
     for period in {segment.period for segment, _ in priced}:
@@ -48,7 +50,7 @@ def receipt_lines(receipt: EventReceipt) -> list[tuple[Fed, list[ReceiptLine]]]:
         (
             fed,
             [
-                _line(receipt.customer, fed, item, line)
+                _line(receipt.customer, written, fed, item, line)
                 for segment, item in priced
                 if item.meter.pk == fed.meter.pk
                 for line in rated[segment.pk]
@@ -59,13 +61,13 @@ def receipt_lines(receipt: EventReceipt) -> list[tuple[Fed, list[ReceiptLine]]]:
     ]
 
 
-def _line(customer: Customer, fed: Fed, item: PriceTerms, line: Line) -> ReceiptLine:
+def _line(customer: Customer, written: Sequence[int], fed: Fed, item: PriceTerms, line: Line) -> ReceiptLine:
     is_additive = fed.meter.is_additive
     return ReceiptLine(
         line=line,
         share=share(line, fed.quantity) if is_additive else None,
         decides=None if is_additive else _decides(customer, fed, item, line),
-        transactions=_transactions(fed, line),
+        transactions=_transactions(written, fed, line),
     )
 
 
@@ -87,8 +89,9 @@ def _decides(customer: Customer, fed: Fed, item: PriceTerms, line: Line) -> bool
     return decides(fed, customer, starts_at=starts_at, ends_at=ends_at, beside=beside)
 
 
-def _transactions(fed: Fed, line: Line) -> list[LedgerTransaction]:
-    """What was posted for the segment of the line that the event lies in."""
+def _transactions(written: Sequence[int], fed: Fed, line: Line) -> list[LedgerTransaction]:
+    """The postings that took the event into account, and its corrections, in the segment of the line where it lies.
+    `written`: the transactions that wrote them."""
     cells = AllocationCell.objects.filter(
         period=line.period,
         price=line.price,
@@ -97,5 +100,4 @@ def _transactions(fed: Fed, line: Line) -> list[LedgerTransaction]:
         segment_starts_at__lte=fed.starts_at,
     )
     segment = cells.order_by("-segment_starts_at").values("segment_starts_at")[:1]
-    found = LedgerTransaction.objects.filter(entries__cell__in=cells.filter(segment_starts_at__in=segment))
-    return list(found.order_by("pk").distinct())
+    return first_postings(cells.filter(segment_starts_at__in=segment), written)

@@ -91,6 +91,14 @@ def arrivals(
     return Arrivals(found, (last.occurred_at, last.digest) if last else None)
 
 
+def written_in(event: Event) -> list[int]:
+    """The numbers of the transactions that wrote the event and its corrections: a snapshot that sees one has counted
+    it. One query."""
+    with connection.cursor() as cursor:
+        cursor.execute(_WRITTEN, {"identity": event.digest})
+        return [number for (number,) in cursor.fetchall()]
+
+
 def _snapshots(between: Between) -> dict[str, Any]:
     return {"since": between.since, "through": between.through}
 
@@ -142,6 +150,12 @@ FROM (SELECT * FROM new UNION ALL SELECT * FROM corrected) AS event
 JOIN (SELECT id, key AS customer_key FROM accounts_customer) AS customer ON customer.id = customer_id
 ORDER BY occurred_at DESC, identity DESC LIMIT %(most)s
 """  # noqa: S608 -- the parts are ours
+_WRITTEN: Final = """
+SELECT written_in FROM billing_eventidentity AS known
+JOIN billing_usageevent AS event ON event.recorded_at = known.recorded_at AND event.identity = known.digest
+WHERE known.digest = %(identity)s::uuid
+UNION SELECT written_in FROM billing_eventcorrection WHERE identity = %(identity)s::uuid
+"""
 _WORDS: Final = f"""
 SELECT *, {_BEFORE} AS was_known, {_BY_THEN} AS is_known FROM billing_eventcorrection
 WHERE identity = ANY(%(digests)s::uuid[]) ORDER BY id

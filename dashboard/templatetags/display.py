@@ -7,11 +7,13 @@ from decimal import ROUND_HALF_UP, Decimal
 from django import template
 
 from billing import money
+from billing.pricing.schemes import figure
 
 register = template.Library()
 
 _HUNDRED = Decimal(100)
 _TENTH = Decimal("0.1")
+_MILLIONTH = Decimal("0.000001")
 _SCALES = ((Decimal(10) ** 12, "T"), (Decimal(10) ** 9, "B"), (Decimal(10) ** 6, "M"))
 _NBSP = "\N{NO-BREAK SPACE}"
 
@@ -26,6 +28,19 @@ def amount_text(amount: Decimal, unit: str) -> str:
 def price(amount: Decimal, unit: str) -> str:
     """What one costs, with every digit: $0.0025."""
     return money.price(amount, unit)
+
+
+@register.filter
+def small(amount: Decimal, unit: str) -> str:
+    """What one event or posting comes to, of which much is less than a coin: $0.000905, to a millionth."""
+    rounded = _round(amount, _MILLIONTH)
+    return money.price(rounded, unit) if rounded or not amount else f"< {money.price(_MILLIONTH, unit)}"
+
+
+@register.filter(name="figure")
+def figure_text(number: Decimal) -> str:
+    """Every digit, thousands apart: for arithmetic that is read."""
+    return figure(number)
 
 
 @register.filter

@@ -17,11 +17,13 @@ from billing.credits.models import LedgerEntry, TransactionCode
 from billing.metering import queries as metering
 from billing.metering.arrivals import Place
 from billing.money import plain
+from billing.pricing.queries import price_terms
 from billing.reads import snapshot
 from billing.topups.queries import needing_customer
 from dashboard import charts, export
 from dashboard.credits import LABELS, CreditCard, credits_page, ledger_rows
 from dashboard.http import OWNERS, Access, MemberRequest, customer_for
+from dashboard.plan import part_of
 from dashboard.reading import Reading
 from dashboard.views.answers import csv_file, stamped, unmoved
 from dashboard.views.customers import remember
@@ -141,7 +143,7 @@ def transaction(request: MemberRequest, key: str, public_id: str) -> HttpRespons
         found = journal.transaction(access.customer, public_id)
         if found is None:
             raise Http404
-        entries = list(journal.entries_of([found]))
+        entries = list(journal.entries_of([found]).prefetch_related("cell__price__match"))
         chosen = _chosen(request, entries)
         after = _place_of_event(request)
         events = journal.events_of(chosen, after=after, most=EVENTS) if chosen is not None else None
@@ -150,7 +152,7 @@ def transaction(request: MemberRequest, key: str, public_id: str) -> HttpRespons
         **access.context,
         "transaction": found,
         "label": LABELS[TransactionCode(found.code)],
-        "entries": [(entry, journal.signed(entry)) for entry in entries],
+        "entries": [(entry, journal.signed(entry), _part(entry)) for entry in entries],
         "chosen": chosen,
         "events": events,
         "next": signing.dumps(_plainly(events.next), salt=SALT_OF_EVENTS) if events and events.next else None,
@@ -172,6 +174,11 @@ def _chosen(request: MemberRequest, entries: list[LedgerEntry]) -> LedgerEntry |
     if found is None:
         raise Http404
     return found
+
+
+def _part(entry: LedgerEntry) -> str:
+    """Which part of the meter's usage the entry is for."""
+    return part_of(price_terms(entry.cell.price), entry.cell.row) if entry.cell else ""
 
 
 def _plainly(place: Place) -> tuple[str, str]:

@@ -121,7 +121,7 @@ def line(request: MemberRequest, key: str, address: str) -> HttpResponse:
     context = {
         **access.context,
         "line": found,
-        "name": plan.line_name(found),
+        "name": plan.line_name(found, lines),
         "parts": list(plan.parts(found)),
         "events": events,
         "most": EVENTS,

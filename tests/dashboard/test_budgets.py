@@ -205,8 +205,8 @@ def test_every_budget_is_listed_with_its_own_use_in_its_own_unit(owner, busy):
     make(busy)
     make(busy, name="Searches", amount="40", unit="credits")
     page = said(owner)
-    assert "$5.16 of $4.00 used, 128.9 %. $1.16 over the budget." in page
-    assert "0 credits of 40 credits used, 0 %. 40 credits left." in page
+    assert "$5.16 used of $4.00 per billing period, 128.9 %. $1.16 over the budget." in page
+    assert "0 credits used of 40 credits per billing period, 0 %. 40 credits left." in page
 
 
 def test_what_was_told_of_whom_is_listed_and_what_became_of_the_mail(owner, busy, alice):
@@ -240,7 +240,7 @@ def test_without_a_subscription_nothing_is_used(client, charlie):
     customer = charlie.memberships.get().customer
     client.force_login(charlie)
     client.post(f"/c/{customer.key}/budget/new", SAID)
-    assert "0.00 of $2,000.00 used" in said(client, f"/c/{customer.key}/budget")
+    assert "0.00 used of $2,000.00" in said(client, f"/c/{customer.key}/budget")
 
 
 def test_another_budget_is_made_edited_and_removed(owner, busy):

@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from dashboard.templatetags.display import about, compact, last_day, number, percent, plural
+from dashboard.templatetags.display import about, compact, last_day, number, percent, plural, small
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,22 @@ def test_an_estimate_has_no_cents_from_a_hundred_up():
     assert about(Decimal("2089.6"), "USD") == "$2,090"
     assert about(Decimal("99.5"), "USD") == "$99.50"
     assert about(Decimal("2089.6"), "credits") == "2,090 credits"
+
+
+@pytest.mark.parametrize(
+    ("amount", "unit", "shown"),
+    [
+        ("0.000905", "USD", "$0.000905"),
+        ("0.02659", "USD", "$0.02659"),
+        ("2.5", "USD", "$2.50"),
+        ("0.000833333333", "USD", "$0.000833"),
+        ("0.0000001", "USD", "< $0.000001"),
+        ("0", "USD", "$0.00"),
+        ("1", "credits", "1 credit"),
+    ],
+)
+def test_what_one_event_costs_is_said_to_a_millionth(amount, unit, shown):
+    assert small(Decimal(amount), unit) == shown
 
 
 def test_a_column_of_credits_says_its_unit_once():

@@ -91,7 +91,7 @@ def test_the_upcoming_invoice_opens_to_its_arithmetic_and_ends_in_the_amount_due
     assert re.search(r'id="used"><data class="num" value="([^"]+)"', html)[1] == "5.16"
     assert 'href="/c/acme/plan/lines/pro/1/input/1/' in html
     assert [(row.name, row.amount) for row in read(busy).invoice.rows] == [
-        ("input_tokens", D("0.03")),
+        ("input_tokens, everything else", D("0.03")),
         ("input_tokens, model large-2", D(5)),
         ("output_tokens", D("0.1299996")),
     ]
@@ -249,21 +249,20 @@ def test_cost_does_not_grow_with_events(member, house):
 def test_a_line_lists_its_events_with_their_shares(member, busy):
     html = page(member, line_of(busy, "input", 1))
     said = text(html)
-    assert "2,000,000 / 1,000,000 x 2.5 = 5 USD" in said
+    assert "2,000,000 / 1,000,000 x 2.5 = $5.00 for 2,000,000 tokens" in said
     assert said.count("$2.50") == 2
     assert 'href="/c/acme/event?source=default&amp;id=e2"' in html
     assert "e3" not in said
     assert member.get("/c/acme/plan/lines/pro/1/input/1").status_code == 404
 
 
-def test_a_receipt_shows_what_was_sent_what_it_costs_and_the_ledger(member, house):
+def test_a_receipt_shows_what_was_sent_and_what_it_costs(member, house):
     house.use(type="search", api_key="chat", ticket="T-17")
     house.count()
     html = page(member, "/c/acme/event", id="e1")
     said = text(html)
     assert "ticket T-17" in said
     assert "Costs 1 credit " in said
-    assert "/c/acme/credits/txn_" in html
     assert member.get("/c/acme/event", {"id": "none"}).status_code == 404
 
 

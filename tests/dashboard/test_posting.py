@@ -60,3 +60,11 @@ def test_many_events_come_page_by_page(member, house, monkeypatch):
     assert events(first) + events(second) == ["e1", "e2", "e3", "e4", "e5"]
     assert "First page" in second
     assert "Next page" not in second
+
+
+def test_a_receipt_leads_to_the_posting_of_its_event_alone(member, house):
+    for _ in range(2):
+        house.use(type="search", api_key="chat")
+        house.count()
+    receipt = member.get("/c/acme/event", {"id": "e2"}).content.decode()
+    assert re.findall(r"/c/acme/credits/txn_\w+", receipt) == [latest()]

@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 
 from billing.cycle.services import advance
-from billing.metering.correcting import void_event
+from billing.metering.correcting import amend_event, void_event
 from billing.metering.models import EventIdentity
 from billing.pricing.schemes import Tier
 from billing.pricing.spec import CreditSpec, MatchSpec, PriceSpec
@@ -16,6 +16,11 @@ D = Decimal
 START = datetime(2026, 11, 1, tzinfo=UTC)
 AT = START + timedelta(days=3)
 TIERS = (Tier(D(10), D(1)), Tier(None, D("0.5")))
+
+
+@pytest.fixture
+def db(committed):
+    """Everything is committed: which posting counted an event is known by who sees whose commits."""
 
 
 @pytest.fixture
@@ -67,6 +72,22 @@ def test_a_receipt_names_meters_lines_price_version_and_ledger(ask):
     assert (calls["quantity"], calls["amount"], calls["share_kind"]) == ("13", "11.5", "average")
     assert Decimal(calls["share"]) == Decimal("0.884615384615")
     assert len(calls["transactions"]) == 1
+
+
+def test_a_receipt_names_the_postings_that_took_the_event_into_account_and_no_others(ask, globex):
+    first = lines(ask("e3").json())["tokens", 0]["transactions"]
+    ingest(event("later", "globex", tokens=1, timestamp=AT), at=AT)
+    advance(customer_id=globex.pk, at=AT)
+    [later] = lines(ask("later").json())["tokens", 0]["transactions"]
+    assert lines(ask("e3").json())["tokens", 0]["transactions"] == first
+    assert later not in first
+
+    amend_event(source="default", event_id="e3", properties={"tokens": 30, "user": 1}, reason="test", at=AT)
+    advance(customer_id=globex.pk, at=AT)
+    said = lines(ask("e3").json())["tokens", 0]["transactions"]
+    assert said[:1] == first
+    assert len(said) == 2
+    assert lines(ask("later").json())["tokens", 0]["transactions"] == [later]
 
 
 def test_of_what_does_not_add_up_an_event_decides_or_not(ask):
