@@ -95,6 +95,8 @@ class FakeStripe:
             return getattr(self, f"_{verb}")(self.things[name])
         if self.refuses:
             return _error(400, "invalid_request_error", self.refuses)
+        if not _is_chargeable(fields):
+            return _error(400, "invalid_request_error", "Invalid amount.", "invalid_charge_amount")
         metadata = {name[9:-1]: value for name, value in fields.items() if name.startswith("metadata[")}
         if verb == "payment_intents":
             given = {name: fields[name] for name in ("amount", "customer")}
@@ -154,6 +156,15 @@ class FakeStripe:
             return _error(400, "invalid_request_error", "It is not open.")
         session["status"] = "expired"
         return 200, session
+
+
+def _is_chargeable(fields: dict[str, str]) -> bool:
+    """As docs.stripe.com/currencies says of minor units."""
+    prefix = "line_items[0][price_data]"
+    amount = fields.get("amount") or fields.get(f"{prefix}[unit_amount]")
+    currency = (fields.get("currency") or fields.get(f"{prefix}[currency]", "")).upper()
+    steps = dict.fromkeys(("BHD", "JOD", "KWD", "OMR", "TND"), 10) | dict.fromkeys(("ISK", "UGX"), 100)
+    return amount is None or int(amount) % steps.get(currency, 1) == 0
 
 
 def _error(status: int, kind: str, message: str, code: str | None = None) -> Answer:

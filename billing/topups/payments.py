@@ -1,7 +1,20 @@
 """What is said between us and a payment provider."""
 
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
+from typing import Final
+
+from billing.money import CONTEXT, exponent
+
+# Where cards pay in coarser coins than ISO 4217's: docs.stripe.com/currencies, "Zero-decimal" and "Three-decimal".
+_PLACES: Final = {"MGA": 0, **dict.fromkeys(("BHD", "JOD", "KWD", "OMR", "TND"), 2)}
+
+
+def payable(amount: Decimal, currency: str) -> Decimal:
+    """The amount rounded half up to what a card can pay."""
+    step = Decimal(1).scaleb(-_PLACES.get(currency, exponent(currency)))
+    return amount.quantize(step, context=CONTEXT)
 
 
 class Progress(StrEnum):

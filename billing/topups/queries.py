@@ -9,8 +9,9 @@ from django.conf import settings
 from django.db.models import QuerySet
 
 from accounts.models import Customer
-from billing.money import display, exact, is_currency, round_to_unit
+from billing.money import display, exact, is_currency
 from billing.topups.models import AutomaticTopUp, PaymentAccount, TopUp, TopUpPrice, TopUpStatus
+from billing.topups.payments import payable
 
 UNBOUND: Final = (None, None, ())
 
@@ -27,8 +28,8 @@ class Offer:
 
     @exact()
     def costs(self, amount: Decimal, currency: str) -> Decimal:
-        """What that much costs, in whole coins."""
-        return round_to_unit(amount * self.unit_amount, currency)
+        """What that much costs, as it can be paid."""
+        return payable(amount * self.unit_amount, currency)
 
     def refusal(self, amount: Decimal) -> str:
         """Why that much is not sold, with the remedy; "" where it is."""

@@ -10,7 +10,7 @@ import stripe
 from accounts.models import Customer
 from billing.money import CONTEXT, exponent, plain
 from billing.topups.models import PaymentAccount, TopUp
-from billing.topups.payments import Card, Outcome, Progress, Refused, Started, Unavailable
+from billing.topups.payments import Card, Outcome, Progress, Refused, Started, Unavailable, payable
 
 TIMEOUT_SECONDS: Final = 15  # of one attempt
 DETAILS: Final = ["latest_charge", "payment_method"]
@@ -222,8 +222,7 @@ def top_up_named(subject: Any) -> str:
 
 
 def minor_units(amount: Decimal, currency: str) -> int:
-    """Cents, or whatever Stripe counts in. Raises Refused for a part of that: to round it is not ours any more."""
-    counted = CONTEXT.scaleb(amount, PLACES.get(currency, exponent(currency)))
-    if counted != int(counted):
-        raise Refused(f"Only whole amounts of {currency} can be paid. Buy another amount.")
-    return int(counted)
+    """Cents, or whatever Stripe counts in. Raises Refused for a part of a coin: to round it is not ours any more."""
+    if amount != payable(amount, currency):
+        raise Refused(f"{plain(amount)} {currency} cannot be paid by card. Buy another amount.")
+    return int(CONTEXT.scaleb(amount, PLACES.get(currency, exponent(currency))))

@@ -363,6 +363,32 @@ def test_stripe_is_asked_for_what_is_shown_in_the_coins_that_it_counts(currency,
     assert minor_units(Decimal("5.00"), currency) == counted
 
 
-def test_a_part_of_the_smallest_coin_is_refused():
-    with pytest.raises(Refused, match="whole amounts of MGA"):
-        minor_units(Decimal("5.50"), "MGA")
+@pytest.mark.parametrize(("currency", "amount"), [("MGA", "5.50"), ("KWD", "5.125"), ("ISK", "5.5"), ("USD", "5.005")])
+def test_a_part_of_the_smallest_coin_is_refused(currency, amount):
+    with pytest.raises(Refused, match="cannot be paid by card"):
+        minor_units(Decimal(amount), currency)
+
+
+@pytest.mark.parametrize(
+    ("price", "paid"),
+    [
+        ("KWD 0.0512", ("5.12", "5120")),
+        ("KWD 0.05125", ("5.13", "5130")),
+        ("MGA 0.045", ("5", "5")),
+        ("ISK 0.045", ("5", "500")),
+        ("UGX 1.5", ("150", "15000")),
+        ("JPY 0.045", ("5", "5")),
+        ("HUF 0.0451", ("4.51", "451")),
+    ],
+)
+def test_what_credits_cost_can_be_paid_in_every_currency(house, buy, fake, price, paid):
+    currency, unit_amount = price.split()
+    Customer.objects.filter(pk=house.pk).update(currency=currency)
+    TopUpPrice.objects.create(unit="credits", currency=currency, unit_amount=Decimal(unit_amount))
+
+    answer = buy("100").json()
+
+    [page] = fake.posts("/sessions")
+    assert (answer["charge"], page["line_items[0][price_data][unit_amount]"]) == paid
+    assert answer["currency"] == currency
+    assert page["line_items[0][price_data][currency]"] == currency.lower()
