@@ -7,7 +7,8 @@ from typing import Any, Final
 from django.db import connection
 
 from billing.metering.folding import MERGED
-from billing.metering.queries import MeterTotal, as_total, pieces
+from billing.metering.queries import MeterTotal, as_total
+from billing.metering.ranges import pieces
 from billing.reads import remember
 
 
@@ -41,20 +42,30 @@ def _runs(asked: Sequence[tuple[int, Sequence[datetime]]]) -> dict[str, list[Any
     }
 
 
+# As `ranges.RUNS`, of many customers.
 _SERIES: Final = f"""
-WITH counted AS (
-    SELECT place, index, meter_id, dimension_set_id, quantity, events, rank
+WITH day_run AS (
+    SELECT *
     FROM unnest(%(day_customers)s::bigint[], %(day_places)s::integer[], %(day_indexes)s::integer[],
                 %(day_starts)s::date[], %(day_ends)s::date[]) AS run (customer, place, index, starts, ends)
-    CROSS JOIN billing_meter AS meter
-    JOIN billing_usageday ON customer_id = customer AND meter_id = meter.id AND day >= starts AND day < ends
-    UNION ALL
-    SELECT place, index, meter_id, dimension_set_id, quantity, events, rank
+), quarter_run AS (
+    SELECT *
     FROM unnest(%(quarter_customers)s::bigint[], %(quarter_places)s::integer[], %(quarter_indexes)s::integer[],
                 %(quarter_starts)s::timestamptz[], %(quarter_ends)s::timestamptz[])
         AS run (customer, place, index, starts, ends)
-    CROSS JOIN billing_meter AS meter
-    JOIN billing_usagebucket AS bucket ON customer_id = customer AND meter_id = meter.id
+    UNION ALL
+    SELECT customer, place, index,
+           greatest(starts::timestamp AT TIME ZONE 'UTC', summed_before), ends::timestamp AT TIME ZONE 'UTC'
+    FROM day_run LEFT JOIN billing_watermark ON customer_id = customer
+    WHERE coalesce(summed_before, '-infinity') < ends::timestamp AT TIME ZONE 'UTC'
+), counted AS (
+    SELECT place, index, meter_id, dimension_set_id, quantity, events, rank
+    FROM day_run CROSS JOIN billing_meter AS meter
+    JOIN billing_usageday ON customer_id = customer AND meter_id = meter.id AND day >= starts AND day < ends
+    UNION ALL
+    SELECT place, index, meter_id, dimension_set_id, quantity, events, rank
+    FROM quarter_run CROSS JOIN billing_meter AS meter
+    JOIN billing_usagebucket ON customer_id = customer AND meter_id = meter.id
         AND starts_at >= starts AND starts_at < ends
 ), summed AS (
     SELECT place, index, meter_id, dimension_set_id,

@@ -113,7 +113,7 @@ class UsageBucket(Counter):
 
 
 class UsageDay(Counter):
-    """Roll-up of one UTC day, so that long ranges read few rows."""
+    """Usage of one UTC day before `Watermark.summed_before`, so that long ranges read few rows."""
 
     day = models.DateField()
     pk = models.CompositePrimaryKey("customer", "meter", "day", "dimension_set")
@@ -219,7 +219,7 @@ class MinuteMember(models.Model):
 
 
 class DayMember(Member):
-    """In one UTC day."""
+    """In one UTC day, as in `UsageDay`."""
 
     customer = models.ForeignKey(Customer, on_delete=models.CASCADE, related_name="+", **UNCHECKED)
     day = models.DateField()

@@ -58,6 +58,7 @@ def move_deltas(customer_ids: Collection[int], at: datetime) -> dict[int, Moved]
         "at": at,
     }
     with connection.cursor() as cursor:
+        cursor.execute(_SUM_UP, parameters)
         cursor.execute(_MOVE, parameters)
         return {
             customer_id: Moved(since, sorted(set(zip(meters or (), quarters or (), strict=True))))
@@ -112,6 +113,42 @@ ORDER BY counted_through NULLS FIRST, customer_id LIMIT %(most)s
 FOR UPDATE SKIP LOCKED
 """  # noqa: S608 -- the parts are ours
 
+# Quarter hours that have ended since the last time. What comes late for them is added by _MOVE.
+_SUM_UP: Final = f"""
+WITH due AS (
+    SELECT customer_id, coalesce(summed_before, '-infinity') AS starts_at,
+           date_bin('15 minutes', %(at)s::timestamptz, 'epoch') AS ends_at
+    FROM billing_watermark
+    WHERE customer_id = ANY(%(customers)s::bigint[])
+        AND coalesce(summed_before, '-infinity') < date_bin('15 minutes', %(at)s::timestamptz, 'epoch')
+), days AS (
+    INSERT INTO billing_usageday AS kept (customer_id, meter_id, day, dimension_set_id, quantity, events, rank)
+    SELECT due.customer_id, meter.id, summed.*
+    FROM due CROSS JOIN billing_meter AS meter CROSS JOIN LATERAL (
+        SELECT (bucket.starts_at AT TIME ZONE 'UTC')::date, dimension_set_id, {MERGED}, sum(events), max(rank)
+        FROM billing_usagebucket AS bucket
+        WHERE customer_id = due.customer_id AND meter_id = meter.id
+            AND bucket.starts_at >= due.starts_at AND bucket.starts_at < due.ends_at
+        GROUP BY 1, 2
+    ) AS summed ORDER BY 1, 2, 3, 4
+    ON CONFLICT (customer_id, meter_id, day, dimension_set_id) {_MERGE}
+), day_members AS (
+    INSERT INTO billing_daymember AS kept (customer_id, meter_id, day, dimension_set_id, member, events)
+    SELECT due.customer_id, meter.id, summed.*
+    FROM due CROSS JOIN billing_meter AS meter CROSS JOIN LATERAL (
+        SELECT (bucket.starts_at AT TIME ZONE 'UTC')::date, dimension_set_id, member, sum(events)
+        FROM billing_bucketmember AS bucket
+        WHERE customer_id = due.customer_id AND meter_id = meter.id
+            AND bucket.starts_at >= due.starts_at AND bucket.starts_at < due.ends_at
+        GROUP BY 1, 2, 3
+    ) AS summed ORDER BY 1, 2, 3, 4, 5
+    ON CONFLICT (customer_id, meter_id, day, dimension_set_id, member)
+    DO UPDATE SET events = kept.events + excluded.events
+)
+UPDATE billing_watermark SET summed_before = due.ends_at
+FROM due WHERE due.customer_id = billing_watermark.customer_id
+"""  # noqa: S608 -- the parts are ours
+
 _MOVE: Final = f"""
 WITH waiting AS (
     SELECT customer_id, id, row_number() OVER (PARTITION BY customer_id ORDER BY id) AS place,
@@ -156,10 +193,13 @@ WITH waiting AS (
         (customer_id, meter_id, starts_at, dimension_set_id, quantity, events, rank)
     SELECT customer_id, meter_id, starts_at, set_id, quantity, events, rank FROM moved ORDER BY 1, 2, 3, 4
     ON CONFLICT (customer_id, meter_id, starts_at, dimension_set_id) {_MERGE}
+), summed AS (
+    SELECT customer_id, summed_before FROM billing_watermark WHERE customer_id = ANY(%(customers)s::bigint[])
 ), days AS (
     INSERT INTO billing_usageday AS kept (customer_id, meter_id, day, dimension_set_id, quantity, events, rank)
     SELECT customer_id, meter_id, (starts_at AT TIME ZONE 'UTC')::date, set_id, {MERGED}, sum(events), max(rank)
-    FROM moved GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
+    FROM moved JOIN summed USING (customer_id) WHERE starts_at < summed_before
+    GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
     ON CONFLICT (customer_id, meter_id, day, dimension_set_id) {_MERGE}
 ), periods AS (
     SELECT id, customer_id, starts_at, ends_at FROM billing_trackedperiod
@@ -175,7 +215,8 @@ WITH waiting AS (
 ), day_members AS (
     INSERT INTO billing_daymember AS kept (customer_id, meter_id, day, dimension_set_id, member, events)
     SELECT customer_id, meter_id, (starts_at AT TIME ZONE 'UTC')::date, set_id, member, sum(events)
-    FROM members GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5
+    FROM members JOIN summed USING (customer_id) WHERE starts_at < summed_before
+    GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5
     ON CONFLICT (customer_id, meter_id, day, dimension_set_id, member)
     DO UPDATE SET events = kept.events + excluded.events
 ), in_periods AS (
@@ -246,6 +287,7 @@ _SET_DECISIVE: Final = (
         WHERE customer_id = %(customer)s AND meter_id = %(meter)s
             AND starts_at >= date_trunc('day', %(starts_at)s::timestamptz, 'UTC')
             AND starts_at < date_trunc('day', %(starts_at)s::timestamptz, 'UTC') + interval '24 hours'
+            AND starts_at < (SELECT summed_before FROM billing_watermark WHERE customer_id = %(customer)s)
         GROUP BY dimension_set_id
     ) AS merged
     WHERE kept.customer_id = %(customer)s AND kept.meter_id = %(meter)s

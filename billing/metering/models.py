@@ -287,6 +287,9 @@ class Watermark(models.Model):
         null=True, help_text="The database's snapshot in which everything that it shows is counted."
     )
     version = models.BigIntegerField(default=0)
+    summed_before = models.DateTimeField(
+        null=True, help_text="Days hold the quarter hours before this one; later ones are in their buckets only."
+    )
 
     def __str__(self) -> str:
         return f"{self.customer_id}: {self.counted_through}"

@@ -5,10 +5,9 @@ Ask `counted_through` before the numbers that it is shown with: then they hold a
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -19,7 +18,7 @@ from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Cast, Coalesce, JSONObject
 
 from accounts.models import Customer
-from billing.metering.counter_models import DimensionSet, DimensionUse, UsageBucket, UsageDay
+from billing.metering.counter_models import DimensionSet, DimensionUse, UsageBucket
 from billing.metering.folding import DIRTY, MERGED
 from billing.metering.models import (
     EventCorrection,
@@ -30,7 +29,8 @@ from billing.metering.models import (
     UsageEvent,
     Watermark,
 )
-from billing.periods import quarter_floor, starts_on_quarter
+from billing.metering.ranges import RUNS, columns
+from billing.periods import quarter_floor
 from billing.reads import recall, remember
 
 
@@ -38,7 +38,7 @@ class MeterTotal(NamedTuple):
     """Usage of one meter with one set of dimension values, in the meter's unit. Absent dimensions are left out.
 
     Quantities of several sets add up unless they have a `rank`: then the greatest decides. That of a unique meter
-    is 0: ask `distinct` or `newcomers`, because sets may share members.
+    is 0: ask `uniques`, because sets may share members.
     """
 
     meter_id: int
@@ -111,7 +111,7 @@ def series_totals(
         return [[total for total in counted if total.meter_id in meter_ids] for counted in ahead]
     series: list[list[MeterTotal]] = [[] for _ in edges[1:]]
     with connection.cursor() as cursor:
-        cursor.execute(_SERIES, _ranges(customer, edges) | {"meters": list(meter_ids)})
+        cursor.execute(_SERIES, columns(customer, edges) | {"meters": list(meter_ids)})
         for index, *row in cursor.fetchall():
             series[index - 1].append(as_total(row))
     return series
@@ -154,7 +154,7 @@ def counted_snapshots(customer_ids: Collection[int]) -> dict[int, str | None]:
 
 def has_usage(customer: Customer) -> bool:
     """Whether anything of the customer was ever counted."""
-    return UsageDay.objects.filter(customer=customer).exists()
+    return UsageBucket.objects.filter(customer=customer).exists()
 
 
 def is_counted(meter: Meter) -> bool:
@@ -198,6 +198,32 @@ FROM billing_usagedelta AS delta, unnest(meters, quantities, delta.events, ranks
     AS change (meter_id, quantity, events, rank, member)
 WHERE customer_id = customer.id GROUP BY 1, 2, 3
 """  # noqa: S608 -- the parts are ours
+
+
+def pending_since(customer_id: int) -> datetime | None:
+    """The earliest quarter hour of usage that is committed but not yet counted; None when nothing waits."""
+    found: datetime | None = UsageDelta.objects.filter(customer=customer_id).aggregate(first=Min("starts_at"))["first"]
+    return quarter_floor(found) if found else None
+
+
+def waiting_customers() -> int:
+    """How many customers have events that are not counted yet."""
+    with connection.cursor() as cursor:
+        cursor.execute(_WAITING)
+        return int(cursor.fetchone()[0])
+
+
+def used_values(meter: Meter, dimension: str, since: datetime) -> list[str]:
+    """The values of a dimension that any customer's usage of the meter had from then on."""
+    sets = UsageBucket.objects.filter(meter=meter, starts_at__gte=quarter_floor(since)).values("dimension_set")
+    value = KeyTextTransform(dimension, "values")
+    found = DimensionSet.objects.filter(pk__in=sets).annotate(value=value).filter(value__isnull=False)
+    return sorted(found.values_list("value", flat=True).distinct())
+
+
+def dimensions() -> list[str]:
+    """The dimensions of every meter, by name."""
+    return sorted({name for names in Meter.objects.values_list("dimensions", flat=True) for name in names})
 
 
 # --- events -----------------------------------------------------------------------------------------------------
@@ -247,174 +273,17 @@ def refused_of_source(source: str) -> list[tuple[str, int, str, str]]:
     return [(row["code"], row["total"], row["detail"], row["latest"]) for row in found]
 
 
-# --- unique meters ----------------------------------------------------------------------------------------------
+# --- statements -------------------------------------------------------------------------------------------------
 
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """Which dimension sets of a unique meter count together (set id -> label), in ranges [first, end) of a series."""
-
-    meter_id: int
-    first: int
-    end: int
-    labels: Mapping[int, int]
-
-
-def newcomers(customer: Customer, *, edges: Sequence[datetime], asked: Sequence[Asked]) -> list[list[dict[int, int]]]:
-    """For each question, range by range: how many members each label has that it had in none of the question's
-    earlier ranges. They add up to the number of different members. One query; two for one range."""
-    answers: list[list[dict[int, int]]] = [[{} for _ in range(one.first, one.end)] for one in asked]
-    parameters = _ranges(customer, edges) | _labels(asked)
-    with connection.cursor() as cursor:
-        if len(edges) == 2:  # noqa: PLR2004 -- a start and an end, perhaps of a tracked period
-            of_period = (
-                _LONE_SETS if _are_lone(asked) else _MEMBERS.format(seen=_PERIOD_MEMBERS, range="min(range)", by="")
-            )
-            cursor.execute(of_period, parameters)
-        if len(edges) > 2 or not cursor.rowcount:  # noqa: PLR2004
-            cursor.execute(_MEMBERS.format(seen=_SERIES_MEMBERS, range="min(range)", by=""), parameters)
-        for question, label, range_, members in cursor.fetchall():
-            answers[question][range_ - asked[question].first][label] = members
-    return answers
-
-
-def _are_lone(asked: Sequence[Asked]) -> bool:
-    """Whether each label is one set, in which no member comes twice."""
-    return all(len(set(one.labels.values())) == len(one.labels) for one in asked)
-
-
-def distinct(
-    customer: Customer, *, edges: Sequence[datetime], meter_id: int, labels: Mapping[int, int]
-) -> list[dict[int, int]]:
-    """How many different members each label has in each range."""
-    asked = [Asked(meter_id, 0, len(edges) - 1, labels)]
-    answer: list[dict[int, int]] = [{} for _ in edges[1:]]
-    with connection.cursor() as cursor:
-        query = _MEMBERS.format(seen=_SERIES_MEMBERS, range="range", by=", range")
-        cursor.execute(query, _ranges(customer, edges) | _labels(asked))
-        for _, label, range_, members in cursor.fetchall():
-            answer[range_][label] = members
-    return answer
-
-
-def _labels(asked: Sequence[Asked]) -> dict[str, Any]:
-    rows = [(n, one, set_id, label) for n, one in enumerate(asked) for set_id, label in one.labels.items()]
-    return {
-        "meters": sorted({one.meter_id for one in asked}),
-        "asked": [number for number, *_ in rows],
-        "firsts": [one.first for _, one, *_ in rows],
-        "lasts": [one.end for _, one, *_ in rows],
-        "of_meters": [one.meter_id for _, one, *_ in rows],
-        "sets": [set_id for *_, set_id, _ in rows],
-        "labels": [label for *_, label in rows],
-    }
-
-
-_MEMBERS: Final = """
-WITH asked AS (
-    SELECT * FROM unnest(%(asked)s::int[], %(firsts)s::int[], %(lasts)s::int[],
-                         %(of_meters)s::bigint[], %(sets)s::bigint[], %(labels)s::int[])
-        AS asked (number, first_range, end_range, meter_id, dimension_set_id, label)
-), seen AS ({seen}), counted AS (
-    SELECT number, label, member, {range} AS range
-    FROM seen JOIN asked USING (meter_id, dimension_set_id)
-    WHERE range >= first_range AND range < end_range
-    GROUP BY number, label, member{by}
-)
-SELECT number, label, range, count(*) FROM counted GROUP BY number, label, range
-"""
-_LONE_SETS: Final = """
-SELECT number, label, 0, members
-FROM unnest(%(asked)s::int[], %(of_meters)s::bigint[], %(sets)s::bigint[], %(labels)s::int[])
-    AS asked (number, meter_id, dimension_set_id, label)
-JOIN billing_trackedperiod AS period ON period.customer_id = %(customer)s
-    AND ARRAY[period.starts_at, period.ends_at] = %(edges)s::timestamptz[]
-JOIN billing_periodtotal AS total ON total.period_id = period.id AND total.meter_id = asked.meter_id
-    AND total.dimension_set_id = asked.dimension_set_id AND total.members > 0
-"""
-_SERIES_MEMBERS: Final = """
-    SELECT width_bucket(day::timestamp AT TIME ZONE 'UTC', %(edges)s::timestamptz[]) - 1 AS range,
-           meter_id, dimension_set_id, member
-    FROM unnest(%(first_days)s::date[], %(end_days)s::date[]) AS run (first_day, end_day)
-    JOIN billing_daymember ON customer_id = %(customer)s AND meter_id = ANY(%(meters)s::bigint[])
-        AND day >= first_day AND day < end_day AND events > 0
-    UNION ALL
-    SELECT width_bucket(bucket.starts_at, %(edges)s::timestamptz[]) - 1, meter_id, dimension_set_id, member
-    FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[]) AS run (starts_at, ends_at)
-    JOIN billing_bucketmember AS bucket ON customer_id = %(customer)s AND meter_id = ANY(%(meters)s::bigint[])
-        AND bucket.starts_at >= run.starts_at AND bucket.starts_at < run.ends_at AND events > 0
-"""
-_PERIOD_MEMBERS: Final = """
-    SELECT 0 AS range, meter_id, dimension_set_id, member
-    FROM billing_trackedperiod AS period JOIN billing_periodmember ON period_id = period.id
-    WHERE period.customer_id = %(customer)s
-        AND ARRAY[period.starts_at, period.ends_at] = %(edges)s::timestamptz[]
-        AND meter_id = ANY(%(meters)s::bigint[]) AND events > 0
-"""
-
-
-# --- days and quarter hours -------------------------------------------------------------------------------------
-
-_DAY: Final = timedelta(days=1)
-
-
-def _ranges(customer: Customer, edges: Sequence[datetime]) -> dict[str, Any]:
-    assert all(starts_on_quarter(edge) for edge in edges), "counters know quarter hours only"
-    days, quarters = pieces(edges)
-    return {
-        "customer": customer.pk,
-        "edges": list(edges),
-        "first_days": [first for first, _ in days],
-        "end_days": [end for _, end in days],
-        "starts": [start for start, _ in quarters],
-        "ends": [end for _, end in quarters],
-    }
-
-
-def pieces(edges: Sequence[datetime]) -> tuple[list[tuple[date, date]], list[tuple[datetime, datetime]]]:
-    """Cut the ranges into runs of whole UTC days and runs of quarter hours. Neighbouring runs are joined."""
-    days: list[tuple[date, date]] = []
-    quarters: list[tuple[datetime, datetime]] = []
-    for start, end in pairwise(edges):
-        first, last = _midnight_from(start), _midnight_before(end)
-        if first < last:
-            _add(days, first.date(), last.date())
-            _add(quarters, start, first)
-            _add(quarters, last, end)
-        else:
-            _add(quarters, start, end)
-    return days, quarters
-
-
-def _midnight_before(instant: datetime) -> datetime:
-    return instant.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-
-
-def _midnight_from(instant: datetime) -> datetime:
-    midnight = _midnight_before(instant)
-    return midnight if midnight == instant else midnight + _DAY
-
-
-def _add[T: (date, datetime)](runs: list[tuple[T, T]], start: T, end: T) -> None:
-    if start >= end:
-        return
-    if runs and runs[-1][1] == start:
-        runs[-1] = (runs[-1][0], end)
-    else:
-        runs.append((start, end))
-
-
-_SERIES: Final = f"""
-WITH counted AS (
+_SERIES: Final = f"""{RUNS}, counted AS (
     SELECT width_bucket(day::timestamp AT TIME ZONE 'UTC', %(edges)s::timestamptz[]) AS range,
            meter_id, dimension_set_id, quantity, events, rank
-    FROM unnest(%(first_days)s::date[], %(end_days)s::date[]) AS run (first_day, end_day)
-    JOIN billing_usageday ON customer_id = %(customer)s AND meter_id = ANY(%(meters)s::bigint[])
+    FROM day_runs JOIN billing_usageday ON customer_id = %(customer)s AND meter_id = ANY(%(meters)s::bigint[])
         AND day >= first_day AND day < end_day
     UNION ALL
     SELECT width_bucket(bucket.starts_at, %(edges)s::timestamptz[]),
            meter_id, dimension_set_id, quantity, events, rank
-    FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[]) AS run (starts_at, ends_at)
+    FROM quarter_runs AS run
     JOIN billing_usagebucket AS bucket ON customer_id = %(customer)s AND meter_id = ANY(%(meters)s::bigint[])
         AND bucket.starts_at >= run.starts_at AND bucket.starts_at < run.ends_at
 ), summed AS (
@@ -458,31 +327,4 @@ FROM accounts_customer AS customer LEFT JOIN billing_watermark AS watermark ON w
 WHERE customer.id = ANY(%s::bigint[])
 """
 
-
-def pending_since(customer_id: int) -> datetime | None:
-    """The earliest quarter hour of usage that is committed but not yet counted; None when nothing waits."""
-    found: datetime | None = UsageDelta.objects.filter(customer=customer_id).aggregate(first=Min("starts_at"))["first"]
-    return quarter_floor(found) if found else None
-
-
-def waiting_customers() -> int:
-    """How many customers have events that are not counted yet."""
-    with connection.cursor() as cursor:
-        cursor.execute(_WAITING)
-        return int(cursor.fetchone()[0])
-
-
 _WAITING: Final = f"WITH RECURSIVE {DIRTY} SELECT count(customer_id) FROM dirty"  # noqa: S608 -- the parts are ours
-
-
-def used_values(meter: Meter, dimension: str, since: date) -> list[str]:
-    """The values of a dimension that any customer's usage of the meter had from this day (UTC) on."""
-    sets = UsageDay.objects.filter(meter=meter, day__gte=since).values("dimension_set")
-    value = KeyTextTransform(dimension, "values")
-    found = DimensionSet.objects.filter(pk__in=sets).annotate(value=value).filter(value__isnull=False)
-    return sorted(found.values_list("value", flat=True).distinct())
-
-
-def dimensions() -> list[str]:
-    """The dimensions of every meter, by name."""
-    return sorted({name for names in Meter.objects.values_list("dimensions", flat=True) for name in names})

@@ -15,9 +15,10 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from accounts.models import Customer
-from billing.metering import queries as counters
+from billing.metering import uniques
 from billing.metering.models import Aggregation, Meter
-from billing.metering.queries import Asked, MeterTotal, series_totals, totals
+from billing.metering.queries import MeterTotal, series_totals, totals
+from billing.metering.uniques import Asked
 from billing.money import CONTEXT, ZERO
 from billing.periods import Interval
 from billing.pricing.models import Price, PriceOverride
@@ -336,14 +337,14 @@ class _Series:
         if meter.aggregation == Aggregation.UNIQUE:
             self._add_members(customer, meter, groups)
             asked = Asked(meter.pk, 0, 1, dict.fromkeys(groups, 0))
-            [[members]] = counters.newcomers(customer, edges=[self.edges[0], self.edges[-1]], asked=[asked])
+            [[members]] = uniques.newcomers(customer, edges=[self.edges[0], self.edges[-1]], asked=[asked])
             whole.add(Decimal(members.get(0, 0)))
         return whole.quantity
 
     def _add_members(self, customer: Customer, meter: Meter, groups: Mapping[int, Group]) -> None:
         labels = _Labels[Group]()
         numbers = {set_id: labels.number(group) for set_id, group in groups.items()}
-        found = counters.distinct(customer, edges=self.edges, meter_id=meter.pk, labels=numbers)
+        found = uniques.distinct(customer, edges=self.edges, meter_id=meter.pk, labels=numbers)
         for index, members in enumerate(found):
             for label, number in members.items():
                 self.cells[index, labels.of[label]].measure.add(Decimal(number))
@@ -475,7 +476,7 @@ def _newcomers[G: Hashable](
             answers.append((len(asked) - 1, len(asked) - 2))
         else:
             answers.append((len(asked) - 1, len(asked) - 1))
-    found = counters.newcomers(customer, edges=cuts, asked=asked)
+    found = uniques.newcomers(customer, edges=cuts, asked=asked)
     return [
         [
             Newcomers(

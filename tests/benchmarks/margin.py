@@ -81,5 +81,6 @@ _FILL: Final = (
     FROM billing_dimensionset AS one, billing_meter AS meter,
          generate_series(%(start)s::timestamptz, %(end)s::timestamptz - interval '1 minute', interval '1 day') AS day
     ON CONFLICT DO NOTHING""",
+    "UPDATE billing_watermark SET summed_before = %(end)s",
     "ANALYZE billing_usageday, billing_dimensionset",
 )

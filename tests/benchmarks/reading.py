@@ -19,7 +19,7 @@ from billing.credits.queries import spend
 from billing.metering import partitions
 from billing.metering.counter_models import DimensionSet, TrackedPeriod
 from billing.metering.models import Meter
-from billing.periods import Interval
+from billing.periods import Interval, quarter_floor
 from billing.pricing.spec import MatchSpec, PriceSpec
 from billing.rating.queries import lines
 from billing.subscriptions.models import BillingPeriod
@@ -74,6 +74,7 @@ def _make_counters(since: datetime, now: datetime) -> None:
     with connections["owner"].cursor() as cursor:
         cursor.execute(_SETS)
         cursor.execute(_DAYS, {"since": since, "now": now})
+        cursor.execute("UPDATE billing_watermark SET summed_before = %s", [quarter_floor(now)])
         cursor.execute("ANALYZE billing_usageday, billing_dimensionset")
     connections["owner"].close()
 
@@ -143,6 +144,9 @@ _MONTH: Final = (
     INSERT INTO billing_usageday (customer_id, meter_id, day, dimension_set_id, quantity, events)
     SELECT customer_id, meter_id, (starts_at AT TIME ZONE 'UTC')::date, dimension_set_id, sum(quantity), sum(events)
     FROM billing_usagebucket WHERE customer_id = %(customer)s GROUP BY 1, 2, 3, 4""",
+    """
+    UPDATE billing_watermark SET summed_before = %(month)s::timestamptz + interval '31 days'
+    WHERE customer_id = %(customer)s""",
     """
     INSERT INTO billing_periodtotal (period_id, meter_id, dimension_set_id, quantity, events)
     SELECT period.id, meter_id, dimension_set_id, sum(quantity), sum(events)

@@ -60,7 +60,7 @@ class Command(BaseCommand):
         effective_at = _instant(options["effective"]) if options["effective"] else at
         meters = dict(_meters(options["meter"], options["dimension"]))
         named = dict(_pairs("--map", options["map"]))
-        seen = {value for meter in meters for value in used_values(meter, options["dimension"], (at - SEEN).date())}
+        seen = {value for meter in meters for value in used_values(meter, options["dimension"], at - SEEN)}
         try:
             proposals = list_prices.propose(
                 PriceList(options["provider"], effective_at),

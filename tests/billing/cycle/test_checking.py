@@ -13,7 +13,7 @@ from billing.cycle.models import BooksCheck
 from billing.cycle.services import advance, tick
 from billing.pricing.spec import CreditSpec, PriceSpec
 from tests.conftest import as_owner
-from tests.factories import event, ingest, make_meter, make_plan, make_subscription, make_version
+from tests.factories import event, fold, ingest, make_meter, make_plan, make_subscription, make_version
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 AT = START + timedelta(days=1)
@@ -29,6 +29,7 @@ def pair(committed):
     for customer in customers:
         make_subscription(customer, version, START)
         search(customer, 3)
+        fold(customer, at=AT + timedelta(days=1))  # sums up the day
     return customers
 
 

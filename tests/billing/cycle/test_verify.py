@@ -19,7 +19,7 @@ from billing.cycle.verify import differences
 from billing.metering import correcting
 from billing.pricing.spec import CreditSpec, PriceSpec
 from tests.conftest import as_owner
-from tests.factories import event, ingest, make_meter, make_plan, make_subscription, make_version
+from tests.factories import event, fold, ingest, make_meter, make_plan, make_subscription, make_version
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 BILLED = ("quantity", "events", "amount", "covered", "beyond", "overage")
@@ -50,6 +50,7 @@ def settled(committed):
     ingest(event("late", "globex", type="search", timestamp=at.isoformat(), user=1), at=at)
     advance(customer_id=globex.pk, at=at)
     seal_all()
+    fold(globex, at=at + timedelta(days=1))  # sums up the day
     later = at + timedelta(hours=1)
     give(customer=globex, unit="credits", amount=Decimal(100), kind=GrantKind.PAID, at=later)
     seal_all()

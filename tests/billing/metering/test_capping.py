@@ -11,7 +11,7 @@ from hypothesis.extra.django import TestCase
 
 from accounts.models import Customer
 from billing.cycle.verify import differences
-from billing.metering import capping, queries, services
+from billing.metering import capping, queries, services, uniques
 from billing.metering.correcting import amend_event, void_event
 from billing.metering.counter_models import DimensionUse
 from billing.metering.receipts import receipt
@@ -141,7 +141,7 @@ def test_different_values_are_counted_under_other_too(acme):
         for one in queries.series_totals(acme, edges=[AT, AT + DAY], meter_ids=[people.pk])[0]
         if one.dimensions["user"] == "(other)"
     ]
-    found = queries.distinct(acme, edges=[AT, AT + DAY], meter_id=people.pk, labels={other.set_id: 1})
+    found = uniques.distinct(acme, edges=[AT, AT + DAY], meter_id=people.pk, labels={other.set_id: 1})
     assert found == [{1: 2}]
 
 

@@ -15,9 +15,12 @@ from hypothesis.extra.django import TestCase
 
 from accounts.models import Customer
 from billing.cycle.verify import differences
-from billing.metering import queries, services
+from billing.metering import queries, services, uniques
+from billing.metering.ahead import read_series_ahead
+from billing.metering.counter_models import UsageDay
 from billing.metering.models import UsageDelta
-from billing.metering.queries import Asked
+from billing.metering.uniques import Asked
+from billing.reads import shared
 from tests.factories import event, fold, ingest, make_meter
 
 AT = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
@@ -74,6 +77,27 @@ def test_a_tracked_period_holds_what_came_before_and_after(acme, tokens):
     assert counted(queries.series_totals(acme, edges=[AT, AT + DAY], meter_ids=[tokens.pk])[0]) == counted(found)
 
 
+def test_a_day_holds_quarter_hours_that_have_ended_and_what_comes_late_for_them(acme, tokens):
+    def stored():
+        return list(UsageDay.objects.values_list("day", "quantity", "events"))
+
+    def shown():
+        found = queries.series_totals(acme, edges=[AT - DAY, AT + DAY], meter_ids=[tokens.pk])[0]
+        return counted(found)[None]
+
+    ingest(event("a", tokens=1), event("b", tokens=2), at=AT)
+    fold(acme, at=AT)
+    assert (stored(), shown()) == ([], (3, 2))
+
+    fold(acme, at=AT + DAY)
+    assert (stored(), shown()) == ([(AT.date(), 3, 2)], (3, 2))
+
+    ingest(event("late", tokens=4, timestamp=AT), event("later", tokens=8, timestamp=AT + DAY), at=AT + DAY)
+    fold(acme, at=AT + DAY)
+    assert (stored(), shown()) == ([(AT.date(), 7, 3)], (7, 3))
+    assert list(differences()) == []
+
+
 def test_a_tracked_period_without_usage_is_empty(acme, tokens):
     with transaction.atomic():
         services.claim(customer_id=acme.pk)
@@ -117,6 +141,7 @@ def test_publishing_moves_the_version(acme):
 
 quarters = st.integers(-35 * 96 + 1, 0).map(lambda n: AT + n * timedelta(minutes=15))
 amounts = st.decimals(0, 10**18, places=12) | st.integers(0, 1000)
+moments = quarters | st.just(AT + DAY)  # when a fold takes place: it sums up the quarter hours that have ended
 items = st.fixed_dictionaries(
     {
         "id": st.integers(0, 40).map(str),
@@ -141,7 +166,7 @@ class CountersAreSumsOverEvents(TestCase):
     @hypothesis(max_examples=25, deadline=None)
     @given(
         batches=st.lists(st.lists(items, max_size=40), max_size=4),
-        folds=st.lists(st.booleans(), min_size=4, max_size=4),
+        folds=st.lists(st.none() | moments, min_size=4, max_size=4),
         edges=st.lists(quarters, min_size=2, max_size=5, unique=True).map(sorted),
     )
     def test_counters(self, batches, folds, edges):
@@ -160,14 +185,17 @@ class CountersAreSumsOverEvents(TestCase):
             ingest(*({**item, "type": "llm.completion", "customer": "acme"} for item in batch), at=AT)
             for item in batch:
                 first.setdefault((item["source"], item["id"]), item)
-            if folded:
-                fold(acme, at=AT)
+            if folded is not None:
+                fold(acme, at=folded)
         fold(acme, at=AT)
 
         wanted = [expected(first.values(), *pair) for pair in pairwise(edges)]
         ids = {meter.pk: key for key, meter in meters.items()}
         series = queries.series_totals(acme, edges=edges, meter_ids=list(ids))
         assert [found(one, ids) for one in series] == wanted
+        with shared():
+            read_series_ahead([(acme.pk, edges)])
+            assert queries.series_totals(acme, edges=edges, meter_ids=list(ids)) == series
         total = queries.totals(acme, starts_at=edges[0], ends_at=edges[-1], meter_ids=list(ids))
         assert found(total, ids) == expected(first.values(), edges[0], edges[-1])
         assert list(differences()) == []
@@ -175,10 +203,11 @@ class CountersAreSumsOverEvents(TestCase):
     @hypothesis(max_examples=25, deadline=None)
     @given(
         batches=st.lists(st.lists(items, max_size=40), max_size=4),
+        folds=st.lists(moments, min_size=4, max_size=4),
         edges=st.lists(quarters, min_size=2, max_size=5, unique=True).map(sorted),
         tracked=st.booleans(),
     )
-    def test_members(self, batches, edges, tracked):
+    def test_members(self, batches, folds, edges, tracked):
         acme = Customer.objects.create(key="acme", name="Acme")
         users = make_meter("users", aggregation="unique", value="user", dimensions=["model"])
         first = {}
@@ -186,7 +215,7 @@ class CountersAreSumsOverEvents(TestCase):
             ingest(*({**item, "type": "llm.completion", "customer": "acme"} for item in batch), at=AT)
             for item in batch:
                 first.setdefault((item["source"], item["id"]), item)
-            fold(acme, at=AT)
+            fold(acme, at=folds[number])
             if tracked and number == 0:
                 with transaction.atomic():
                     services.claim(customer_id=acme.pk)
@@ -197,14 +226,14 @@ class CountersAreSumsOverEvents(TestCase):
             for one in queries.totals(acme, starts_at=edges[0], ends_at=edges[-1], meter_ids=[users.pk])
         }
         by_model = {set_id: ["m", "n", None].index(one.get("model")) for set_id, one in sets.items()}
-        assert queries.distinct(acme, edges=edges, meter_id=users.pk, labels=by_model) == [
+        assert uniques.distinct(acme, edges=edges, meter_id=users.pk, labels=by_model) == [
             {label: len(seen) for label, seen in members(first.values(), *pair).items()} for pair in pairwise(edges)
         ]
         asked = [
             Asked(users.pk, 0, len(edges) - 1, by_model),
             Asked(users.pk, 0, len(edges) - 1, dict.fromkeys(sets, 7)),
         ]
-        apart, together = queries.newcomers(acme, edges=edges, asked=asked)
+        apart, together = uniques.newcomers(acme, edges=edges, asked=asked)
         whole = members(first.values(), edges[0], edges[-1])
         assert sum(map(Counter, apart), Counter()) == {label: len(seen) for label, seen in whole.items()}
         assert sum(one.get(7, 0) for one in together) == len(set().union(*whole.values()))
