@@ -16,6 +16,7 @@ from billing.metering.queries import read_totals_ahead
 from billing.money import CONTEXT, ZERO, total
 from billing.periods import Interval
 from billing.pricing.queries import read_overrides_ahead
+from billing.rating.core import Segment
 from billing.rating.queries import segments
 from billing.reads import once, recall, remember, shared
 from billing.subscriptions.models import BillingPeriod
@@ -115,13 +116,33 @@ def _booking(
     elsewhere: Mapping[int, Decimal],
 ) -> Booking:
     charged = [period for period in periods if len(cuts[period.pk]) > 1]  # others were cancelled as they began
-    allocated = allocation.distribute(
-        [segment for period in charged for segment in segments(period, cuts[period.pk])], offers
-    )
+    rated = {period.pk: segments(period, cuts[period.pk]) for period in charged}
+    remember((("rated", pk), _by_unit(found)) for pk, found in rated.items())
+    allocated = allocation.distribute([segment for found in rated.values() for segment in found], offers)
     taken = {grant.pk: elsewhere[grant.pk] for grant in grants if grant.pk in elsewhere}
     heirs = [grant.pk for grant in grants if grant.rolled_from_id and grant.effective_at > _span(periods)[0]]
     rolled = {pk: allocated.rolled.get(pk, ZERO) for pk in heirs}
     return Booking(allocated.cells, {grant.pk: grant for grant in grants}, taken, rolled)
+
+
+def _by_unit(rated: Iterable[Segment]) -> dict[str, Decimal]:
+    sums: dict[str, Decimal] = {}
+    for segment in rated:
+        for line, amount in segment.amounts.items():
+            sums[line.unit] = CONTEXT.add(sums.get(line.unit, ZERO), amount)
+    return sums
+
+
+def rated_already(customer: Customer, unit: str, interval: Interval) -> Decimal | None:
+    """What `rating.queries.rated_series` would say of the whole interval, where reads are shared and `books` has rated
+    all that was used in it, in whole periods; else None."""
+    sums: list[dict[str, Decimal]] = []
+    for period in periods_between(customer, interval.start, interval.end):
+        known = recall(("rated", period.pk))
+        if known is None or period.starts_at < interval.start or period.ends_at > interval.end:
+            return None
+        sums.append(known)
+    return total(known.get(unit, ZERO) for known in sums)
 
 
 def _offers(grants: Sequence[CreditGrant], elsewhere: Mapping[int, Decimal], since: datetime) -> list[allocation.Grant]:
@@ -163,7 +184,8 @@ def _cuts(
     every plan segment of the time, also of periods that closed meanwhile. Only the start of one that was cancelled as
     it began."""
     spans = {customer_id: _span(own) for customer_id, own in periods.items() if own}
-    read_periods_ahead([(customer_id, *span) for customer_id, span in spans.items()])
+    every = [period for own in periods.values() for period in own if period.ends_at > period.starts_at]
+    read_periods_ahead([(customer_id, *span) for customer_id, span in spans.items()], known=every)
     cuts: dict[int, list[datetime]] = {}
     for customer_id, (start, end) in spans.items():
         around = periods_between(periods[customer_id][0].customer, start, end)

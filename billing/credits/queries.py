@@ -12,7 +12,7 @@ from django.db.models import F, Min, Q, QuerySet, Sum
 from accounts.models import Customer
 from billing.credits import plan_credits
 from billing.credits.allocation import burn_order
-from billing.credits.booking import grants_of, has_ended, offered, paid, total_of, with_rolled_out
+from billing.credits.booking import grants_of, has_ended, offered, paid, rated_already, total_of, with_rolled_out
 from billing.credits.burning import coming, paces, stocks
 from billing.credits.ledger import sum_of
 from billing.credits.models import (
@@ -241,7 +241,11 @@ def _outlooks(customer: Customer, at: datetime, grants: Mapping[str, Sequence[Gr
 
 def spend(customer: Customer, *, unit: str, interval: Interval) -> Decimal:
     """Rated usage in the unit plus, for a currency, credit overage at its rate: before grants, fees and tax."""
-    return total(row.amount for row in spend_series(customer, edges=[interval.start, interval.end], unit=unit))
+    edges = [interval.start, interval.end]
+    rated = rated_already(customer, unit, interval)
+    if rated is None:
+        return total(row.amount for row in spend_series(customer, edges=edges, unit=unit))
+    return total([rated, *(row.amount for row in overage_rows(customer, edges, unit, (), _EVERYTHING))])
 
 
 def spend_series(

@@ -8,12 +8,17 @@ from django.db.models import F, Sum
 
 from accounts.models import Customer
 from billing.credits import liability
+from billing.credits.booking import book
 from billing.credits.models import AccountKind, AllocationCell, BilledLine, LedgerAccount
+from billing.credits.queries import spend
 from billing.credits.statements import period_statement
 from billing.cycle.bridge import bridges
 from billing.metering.models import UnmatchedEvent, UsageEvent
+from billing.periods import Interval
 from billing.rating.queries import lines
+from billing.reads import shared
 from billing.subscriptions.models import BillingPeriod
+from billing.subscriptions.queries import periods, periods_between
 
 type Used = tuple[Decimal, int]  # the quantity, and how many events
 
@@ -78,6 +83,17 @@ def nothing_is_unexplained(period: BillingPeriod, at: datetime) -> None:
     """From the chart to the amount due: usage from the buckets, credits from the ledger, lines from the statement."""
     for bridge in bridges(period_statement(period, at=at)):
         assert bridge.unexplained == 0, (period, bridge)
+
+
+def spend_is_what_allocation_rated(customer: Customer) -> None:
+    """Budgets take what allocation has just rated: it is what they would have rated themselves."""
+    for period in periods(customer):
+        whole = Interval(period.starts_at, period.ends_at)
+        for unit in ("credits", "USD"):
+            alone = spend(customer, unit=unit, interval=whole)
+            with shared():
+                book(customer, periods_between(customer, whole.start, whole.end))
+                assert spend(customer, unit=unit, interval=whole) == alone
 
 
 class Frozen:

@@ -403,6 +403,7 @@ class Credits(RuleBasedStateMachine):
         whole = rated_series(self.customer, edges=[days[0], days[-1]], unit="credits")
         assert sum(row.amount for row in series) == sum(row.amount for row in whole) == used
         assert (AllocationCell.objects.aggregate(sum=Sum("posted"))["sum"] or 0) == used
+        books.spend_is_what_allocation_rated(self.customer)
 
 
 @pytest.mark.django_db

@@ -6,9 +6,13 @@ from decimal import Decimal
 import pytest
 
 from billing.credits import queries, services
+from billing.credits.booking import book
 from billing.credits.models import GrantKind
 from billing.cycle.services import advance
+from billing.periods import Interval
 from billing.pricing.spec import CreditSpec, OverageSpec, PriceSpec
+from billing.reads import shared
+from billing.subscriptions.queries import periods, periods_between
 from tests.billing.credits.conftest import START
 from tests.billing.credits.test_settlement import DAY, balance, use
 from tests.factories import event, ingest, make_meter, make_plan, make_subscription, make_version
@@ -59,6 +63,25 @@ def test_a_series_adds_up_to_the_posted_overage_at_its_rate(two_lines, step, gro
     posted = balance(two_lines, START + DAY).overage
     assert posted == 6
     assert sum(row.amount for row in rows) == Decimal("1.999999999998")
+
+
+@pytest.mark.parametrize("unit", ["USD", "credits"])
+def test_what_allocation_has_rated_is_not_rated_again(two_lines, unit, django_assert_num_queries):
+    services.grant(
+        customer=two_lines, unit="credits", amount=Decimal(2), kind=GrantKind.PROMOTIONAL, at=START + 6 * HOUR
+    )
+    [period] = periods(two_lines)
+    month = Interval(period.starts_at, period.ends_at)
+    alone = queries.spend(two_lines, unit=unit, interval=month)
+    half = queries.spend(two_lines, unit=unit, interval=Interval(START, START + 6 * HOUR))
+
+    with shared():
+        book(two_lines, periods_between(two_lines, month.start, month.end))
+        if unit == "credits":
+            with django_assert_num_queries(0):
+                assert queries.spend(two_lines, unit=unit, interval=month) == alone == 36
+        assert queries.spend(two_lines, unit=unit, interval=month) == alone
+        assert queries.spend(two_lines, unit=unit, interval=Interval(START, START + 6 * HOUR)) == half < alone
 
 
 def test_overage_joins_the_usage_without_the_dimension_in_one_row(globex):
