@@ -3,14 +3,13 @@
 Whoever judges a customer holds its claim: counters, levels and alerts then belong to one moment.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
-from django.db import transaction
-from django.db.models import Q
+from django.db import connection, transaction
 
 from accounts.ids import new_id
 from accounts.models import Customer
@@ -142,6 +141,7 @@ def watch_all(*, as_of: Mapping[int, datetime], at: datetime) -> set[int]:
     periods = queries.judged_periods(budgets, at) if budgets else []
     history = queries.history(periods) if periods else {}
     written: set[int] = set()
+    noted: dict[int, _Noted] = {}
     with shared():
         queries.read_spend_ahead(periods)
         for period in periods:
@@ -151,8 +151,12 @@ def watch_all(*, as_of: Mapping[int, datetime], at: datetime) -> set[int]:
                 for budget in budgets[customer_id]
                 if period.ends_at > at or budget.levels_since <= period.ends_at
             ]
-            if _judge(concerned, period, history, occasion="crossed", at=at, as_of=as_of[customer_id]):
+            values = _used(concerned, period)
+            if _judge(concerned, period, values, history, occasion="crossed", at=at, as_of=as_of[customer_id]):
                 written.add(customer_id)
+            for one in _to_note(concerned, period, values):
+                noted.setdefault(one.budget_id, one)  # the latest period comes first
+    _note_use(noted.values())
     return written
 
 
@@ -206,14 +210,22 @@ def _judge_now(budget: Budget, *, at: datetime) -> Budget:
     budget = queries.with_thresholds(Budget.objects.filter(pk=budget.pk)).get()
     period = subscriptions.current_period(budget.customer, at)
     if period is not None and at < period.ends_at:
-        as_of = metering_queries.counted_through(budget.customer)
-        _judge([budget], period, queries.history([period]), occasion="already_above", at=at, as_of=as_of)
+        as_of, values = metering_queries.counted_through(budget.customer), _used([budget], period)
+        _judge([budget], period, values, queries.history([period]), occasion="already_above", at=at, as_of=as_of)
+        _note_use(_to_note([budget], period, values))
     return budget
+
+
+def _used(budgets: Sequence[Budget], period: BillingPeriod) -> dict[str, Decimal]:
+    """By unit, what counts against budgets of one customer."""
+    units = {budget.unit for budget in budgets}
+    return {unit: queries.used(budgets[0].customer, unit=unit, period=period) for unit in units}
 
 
 def _judge(
     budgets: Sequence[Budget],
     period: BillingPeriod,
+    values: Mapping[str, Decimal],
     history: queries.Histories,
     *,
     occasion: Occasion,
@@ -221,12 +233,7 @@ def _judge(
     as_of: datetime,
 ) -> bool:
     """Write what evaluation finds for budgets of one customer in one period."""
-    if not budgets:
-        return False
-    customer = budgets[0].customer
-    fired_before = history.get((customer.pk, period.starts_at), {})
-    values = {unit: queries.used(customer, unit=unit, period=period) for unit in {budget.unit for budget in budgets}}
-    _note_use(budgets, period, values)
+    fired_before = history.get((period.customer_id, period.starts_at), {})
     written = False
     for budget in budgets:
         facts = Facts(occasion, budget, period, values[budget.unit], as_of)
@@ -234,12 +241,32 @@ def _judge(
     return written
 
 
-def _note_use(budgets: Sequence[Budget], period: BillingPeriod, values: Mapping[str, Decimal]) -> None:
+class _Noted(NamedTuple):
+    """What a budget that stops something has used, of the period that begins then."""
+
+    budget_id: int
+    used: Decimal
+    used_from: datetime
+
+
+def _to_note(budgets: Iterable[Budget], period: BillingPeriod, values: Mapping[str, Decimal]) -> list[_Noted]:
+    stopping = [budget for budget in budgets if budget.stop_at_percent is not None]
+    return [_Noted(budget.pk, values[budget.unit], period.starts_at) for budget in stopping]
+
+
+def _note_use(noted: Collection[_Noted]) -> None:
     """For authorizations, which have no time to add up a period. A period never takes the place of a later one."""
-    for budget in budgets:
-        if budget.stop_at_percent is not None:
-            stored = Budget.objects.filter(Q(used_from=None) | Q(used_from__lte=period.starts_at), pk=budget.pk)
-            stored.update(used=values[budget.unit], used_from=period.starts_at)
+    if noted:
+        with connection.cursor() as cursor:
+            cursor.execute(_NOTE_USE, [list(column) for column in zip(*noted, strict=True)])
+
+
+_NOTE_USE: Final = """
+UPDATE billing_budget AS budget SET used = noted.used, used_from = noted.used_from
+FROM unnest(%s::bigint[], %s::numeric[], %s::timestamptz[]) AS noted (id, used, used_from)
+WHERE budget.id = noted.id AND coalesce(budget.used_from, '-infinity') <= noted.used_from
+    AND (budget.used, budget.used_from) IS DISTINCT FROM (noted.used, noted.used_from)
+"""
 
 
 def _watched(budget: Budget, history: queries.History) -> Iterable[Watched]:
