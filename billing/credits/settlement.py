@@ -68,7 +68,8 @@ def _unsettled_periods(states: Sequence[Settlement]) -> dict[int, list[BillingPe
     if late := [instant for instant in since.values() if instant is not None]:
         wanted |= Q(ends_at__gt=min(late))
     found: dict[int, list[BillingPeriod]] = {customer_id: [] for customer_id in since}
-    candidates = BillingPeriod.objects.filter(wanted, customer__in=since).select_related("customer", "version__plan")
+    candidates = BillingPeriod.objects.filter(wanted, customer__in=since)
+    candidates = candidates.select_related("customer", "subscription", "version__plan")
     for period in candidates.prefetch_related(SEGMENTS).order_by("starts_at", "id"):
         first = since[period.customer_id]
         if period.status != PeriodStatus.CLOSED or (first is not None and period.ends_at > first):

@@ -94,7 +94,8 @@ def cancel(*, subscription: Subscription, when: When, at: datetime) -> Subscript
 def advance(*, customer_id: int, at: datetime) -> None:
     """Do all that is due for the customer. Waits for its claim."""
     metering.claim(customer_id=customer_id)
-    _advance([customer_id], at)
+    own_time = clock_times([customer_id]).get(customer_id, at)
+    _advance_together([customer_id], own_time, _due_customers(own_time, [customer_id]))
 
 
 def tick(*, at: datetime) -> int:
@@ -127,7 +128,7 @@ def _advance_next(at: datetime, seen: Collection[int]) -> dict[int, bool]:
     try:
         with transaction.atomic():
             claimed = metering.claim_next(skip=seen, most=CUSTOMERS_AT_ONCE)
-            _advance(claimed, at)
+            _advance_dirty(claimed, at)
     except Exception:
         if not claimed:
             raise
@@ -135,17 +136,20 @@ def _advance_next(at: datetime, seen: Collection[int]) -> dict[int, bool]:
     return dict.fromkeys(claimed, True)
 
 
-def _advance(customer_ids: Collection[int], at: datetime) -> None:
-    """Needs the claims. What it costs hardly grows with the number of customers. Test clocks are heeded."""
+def _advance_dirty(customer_ids: Collection[int], at: datetime) -> None:
+    """Needs the claims. What it costs hardly grows with the number of customers. Test clocks are heeded; for those in
+    real time the tick has just done what is due."""
     own_time = clock_times(customer_ids)
     for moment in {at, *own_time.values()}:
         if together := [one for one in customer_ids if own_time.get(one, at) == moment]:
-            _advance_together(together, moment)
+            due = _due_customers(moment, own_time.keys() & together) if own_time else []
+            _advance_together(together, moment, due)
 
 
-def _advance_together(customer_ids: Collection[int], at: datetime) -> None:
+def _advance_together(customer_ids: Collection[int], at: datetime, due: Collection[int]) -> None:
+    """`due`: those of whom something is due beside what is counted."""
     moved: set[int] = set()
-    for customer_id in _due_customers(at, customer_ids):
+    for customer_id in due:
         rolled = subscriptions.roll(customer_id=customer_id, at=at)
         if credits.issue_plan_grants(customer_id=customer_id, at=at) or rolled:
             moved.add(customer_id)

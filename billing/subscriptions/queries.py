@@ -89,9 +89,9 @@ def _recently(customer_id: int) -> Hashable:
     return "recent periods", customer_id
 
 
-def read_periods_ahead(ranges: Iterable[tuple[int, datetime, datetime]]) -> None:
+def read_periods_ahead(ranges: Iterable[tuple[int, datetime, datetime]], known: Collection[BillingPeriod] = ()) -> None:
     """Inside `reads.shared`: read what `periods_between` is going to be asked, (customer id, start, end), in two
-    queries; none for what is known."""
+    queries; none for what was read before. `known`: some of them, as `periods`, that need not be read again."""
     ranges = [one for one in ranges if recall(("periods", *one)) is None and _known(*one) is None]
     if not ranges:
         return
@@ -99,7 +99,8 @@ def read_periods_ahead(ranges: Iterable[tuple[int, datetime, datetime]]) -> None
     found: dict[int, list[BillingPeriod]] = defaultdict(list)
     near = BillingPeriod.objects.filter(NOT_EMPTY, ends_at__gt=min(starts), starts_at__lt=max(ends))
     near = near.filter(customer__in=customers).select_related("customer", "subscription", "version__plan")
-    for period in near.prefetch_related(SEGMENTS).order_by("starts_at", "id"):
+    near = near.exclude(pk__in=[period.pk for period in known]).prefetch_related(SEGMENTS)
+    for period in sorted([*known, *near], key=lambda one: (one.starts_at, one.pk)):
         found[period.customer_id].append(period)
     remember(
         (
