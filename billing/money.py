@@ -167,6 +167,13 @@ def display(amount: Decimal, unit: str, *, code: bool = False) -> str:
     return f"{'>' if amount < 0 else '<'} {text}" if hidden else text
 
 
+def about(amount: Decimal, unit: str) -> str:
+    """An estimate, for people: no cents from a hundred up, because they would claim a precision that it has not."""
+    if amount.copy_abs() < 100:  # noqa: PLR2004 -- a hundred is no setting
+        return display(amount, unit)
+    return re.sub(r"\.0+(?!\d)", "", display(_round(amount, 0), unit))
+
+
 def price(amount: Decimal, unit: str) -> str:
     """What one costs, for people: every digit, and at least a currency's minor unit: "$5.00", "$0.0025", "1 credit"."""
     places = len(plain(amount).partition(".")[2])

@@ -182,6 +182,7 @@ STRIPE_API_BASE = env.text("STRIPE_API_BASE", "https://api.stripe.com")
 # --- Pages --------------------------------------------------------------------------------------------------------
 LANGUAGE_CODE = "en"
 USE_I18N = True
+FORMAT_MODULE_PATH = ["config.formats"]
 USE_TZ = True
 TIME_ZONE = "UTC"
 STATIC_URL = "/static/"

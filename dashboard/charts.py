@@ -12,7 +12,7 @@ from decimal import Decimal
 from billing import money
 from dashboard.credits import BurnDown, CreditCard
 from dashboard.overview import Forecast, Overview
-from dashboard.templatetags.display import about
+from dashboard.templatetags.display import about, about_number
 
 type Point = tuple[datetime, Decimal]
 
@@ -111,7 +111,9 @@ def _layout(overview: Overview) -> dict[str, object]:
 
 
 def _affixes(unit: str) -> tuple[str, str]:
-    """What stands before and after a number in this unit, as `money.display` writes it."""
+    """What stands before and after a number on an axis: of a unit that is no currency the legend says the name."""
+    if not money.is_currency(unit):
+        return "", ""
     before, _, after = money.display(Decimal(2), unit).partition("2")
     return before, after.lstrip(".0")
 
@@ -150,7 +152,7 @@ def summary(overview: Overview) -> str:
     if leader:
         text += f". {leader.name} is {leader.percent.quantize(Decimal(1))} % of it"
     if overview.forecast:
-        low, high = (about(amount, overview.unit) for amount in (overview.forecast.low, overview.forecast.high))
+        low, high = about_number(overview.forecast.low, overview.unit), about(overview.forecast.high, overview.unit)
         last = overview.period_end - timedelta(microseconds=1)
         text += f". Between {low} and {high} are expected by {last:%-d %B}"
     return f"{text}."
@@ -171,7 +173,7 @@ def burn_down_figure(card: CreditCard) -> dict[str, object]:
     if len(burn.ahead) > 1:
         dashed = {"color": "--series-1", "width": 2, "dash": "dash"}
         data.append(_burn_line(card, "At this pace", burn.ahead, dashed, "expected at this pace"))
-    prefix, suffix = _affixes(card.unit) if money.is_currency(card.unit) else ("", "")
+    prefix, suffix = _affixes(card.unit)
     layout = {
         "xaxis": {
             "type": "date",

@@ -109,12 +109,12 @@ def budget_url(budget: Budget) -> str:
 
 
 def _pace(facts: Facts) -> str:
-    """Where this is heading, for instance "limit reached about Thu 26 Nov; period end about $2,090.00 to $2,340.00"."""
+    """Where this is heading, for instance "limit reached about Thu 26 Nov; period end about $2,090 to $2,340"."""
     budget, period = facts.budget, facts.period
     ahead = queries.outlook(budget.customer, unit=budget.unit, period=period, spent=facts.value, as_of=facts.as_of)
     if ahead is None or ahead.low is None or ahead.high is None:
         return ""
-    low, high = (money.display(_about(amount), budget.unit) for amount in (ahead.low, ahead.high))
+    low, high = (money.about(_about(amount), budget.unit) for amount in (ahead.low, ahead.high))
     end = f"period end about {low} to {high}" if low != high else f"period end about {low}"
     crosses_at = ahead.crosses_at(budget.amount)
     if facts.value >= budget.amount:

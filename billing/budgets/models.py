@@ -10,6 +10,7 @@ from django.db.models.functions import Now
 from accounts.ids import new_id
 from accounts.models import Customer
 from billing.fields import amount_field, finite, positive
+from billing.money import plain
 
 
 class BudgetPeriod(models.TextChoices):
@@ -100,7 +101,7 @@ class Threshold(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.percent}%" if self.percent is not None else str(self.amount)
+        return f"{plain(self.percent)} %" if self.percent is not None else str(self.amount)
 
 
 class AlertDirection(models.TextChoices):

@@ -1,6 +1,5 @@
 """How numbers look on a page. Amounts stay exact until here, and the exact value goes along in `title`."""
 
-import re
 from datetime import datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 
@@ -46,8 +45,7 @@ def figure_text(number: Decimal) -> str:
 @register.filter
 def number(amount: Decimal, unit: str) -> str:
     """As `money`, without the name of a unit that is no currency: for columns whose heading says it."""
-    text = money.display(amount, unit)
-    return text.removesuffix(f" {unit}").removesuffix(f" {money.counted(unit, Decimal(1))}")
+    return _without_name(money.display(amount, unit), unit)
 
 
 @register.filter
@@ -70,11 +68,14 @@ def title_of_unit(unit: str) -> str:
 
 @register.filter
 def about(amount: Decimal, unit: str) -> str:
-    """An estimate: no cents from a hundred up, because they would claim a precision that it has not."""
-    if abs(amount) < _HUNDRED:
-        return money.display(amount, unit)
-    whole = money.display(_round(amount, Decimal(1)), unit)
-    return re.sub(r"\.0+(?!\d)", "", whole)
+    """An estimate."""
+    return money.about(amount, unit)
+
+
+@register.filter
+def about_number(amount: Decimal, unit: str) -> str:
+    """The same, without the name of a unit that is no currency: for the lower end of a range."""
+    return _without_name(money.about(amount, unit), unit)
 
 
 @register.filter
@@ -117,6 +118,10 @@ def percent(value: Decimal) -> str:
 def last_day(end: datetime) -> datetime:
     """The last instant inside a half-open period, so that one ending at midnight names the day before."""
     return end - timedelta(microseconds=1)
+
+
+def _without_name(text: str, unit: str) -> str:
+    return text.removesuffix(f" {unit}").removesuffix(f" {money.counted(unit, Decimal(1))}")
 
 
 def _round(value: Decimal, places: Decimal) -> Decimal:

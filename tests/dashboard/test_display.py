@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from dashboard.templatetags.display import about, compact, last_day, number, percent, plural, small
+from dashboard.templatetags.display import about, about_number, compact, last_day, number, percent, plural, small
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,8 @@ def test_an_estimate_has_no_cents_from_a_hundred_up():
     assert about(Decimal("2089.6"), "USD") == "$2,090"
     assert about(Decimal("99.5"), "USD") == "$99.50"
     assert about(Decimal("2089.6"), "credits") == "2,090 credits"
+    assert about_number(Decimal("2089.6"), "credits") == "2,090"
+    assert about_number(Decimal("2089.6"), "EUR") == "€2,090"
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def test_with_days_of_usage_the_mail_says_when_the_limit_will_be_reached(subscri
 
     watch(subscribed)
 
-    assert pace(subscribed) == "limit reached about Fri 20 Nov; period end about $2,520.00 to $3,480.00"
+    assert pace(subscribed) == "limit reached about Fri 20 Nov; period end about $2,520 to $3,480"
     message = OutboxMessage.objects.get()
     assert f"At this pace   {pace(subscribed)}\n" in mail.text(message)
     assert pace(subscribed) in mail.html(message)
