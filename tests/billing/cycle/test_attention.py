@@ -22,7 +22,7 @@ def needs(client, user):
     client.force_login(user)
     html = client.get("/admin/").content.decode()
     panel = html.split('id="needs"')[1].split("</section>")[0]
-    found = re.findall(r'<a href="([^"]+)"><strong>([^<]+)</strong><span>([^<]+)</span></a>', panel)
+    found = re.findall(r'<a href="([^"]+)"><strong>([^<]+)</strong> <span>([^<]+)</span></a>', panel)
     return [(count, unescape(text), address) for address, count, text in found], panel
 
 
