@@ -35,7 +35,7 @@ from billing.management.traffic import COMPLETION, PROFILES, SEARCH, events, his
 from billing.metering import ingesting
 from billing.metering import services as metering
 from billing.metering.correcting import void_event
-from billing.metering.models import Meter
+from billing.metering.models import Meter, UsageDelta
 from billing.money import mul_div
 from billing.pricing import services as pricing
 from billing.pricing.agreements import create_coupon
@@ -198,7 +198,8 @@ def _use(key: str, call: Call, calls_a_day: int, at: datetime, random: Random) -
     customer = Customer.objects.get(key=key)
     used = list(history(call, since=at - timedelta(days=DAYS), until=at, calls_a_day=calls_a_day, random=random))
     _ingest(used, at)
-    cycle.advance(customer_id=customer.pk, at=now())
+    while UsageDelta.objects.filter(customer=customer).exists():  # a turn counts so many, and the budget wants all
+        cycle.advance(customer_id=customer.pk, at=now())
     _budget(customer)
     return used
 
