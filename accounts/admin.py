@@ -21,8 +21,8 @@ from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationFo
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
 from accounts import services
+from accounts.admin_pages import Searching, row_or_404
 from accounts.models import ApiKey, Customer, Invitation, Membership, Role, Scope, User
-from accounts.searching import Searching
 
 # What stands there of other applications: second factors are secrets, addresses are on the person's page.
 admin.site.unregister([Authenticator, EmailAddress, Group])
@@ -95,8 +95,9 @@ class Users(Searching, UserAdmin, NeverDeleted):
         },
     )
     def remove_second_factor(self, request: HttpRequest, form: forms.Form, object_id: str) -> HttpResponse:
-        Authenticator.objects.filter(user=object_id).delete()
-        self.log_change(request, self.get_object(request, object_id), "Removed the second factor.")
+        person = row_or_404(self, request, object_id)
+        Authenticator.objects.filter(user=person).delete()
+        self.log_change(request, person, "Removed the second factor.")
         messages.success(request, "The second factor is removed.")
         return _to("user", object_id)
 
@@ -218,7 +219,7 @@ class Invitations(Searching, NeverDeleted):
         },
     )
     def revoke(self, request: HttpRequest, form: forms.Form, object_id: str) -> HttpResponse:
-        invitation = self.get_object(request, object_id)
+        invitation = row_or_404(self, request, object_id)
         services.revoke_invitation(invitation=invitation, at=timezone.now())
         self.log_change(request, invitation, "Revoked.")
         messages.success(request, "The invitation is revoked.")
@@ -309,7 +310,7 @@ class ApiKeys(Searching, NeverDeleted):
         },
     )
     def revoke(self, request: HttpRequest, form: forms.Form, object_id: str) -> HttpResponse:
-        key = self.get_object(request, object_id)
+        key = row_or_404(self, request, object_id)
         services.revoke_api_key(key=key, at=timezone.now())
         self.log_change(request, key, "Revoked.")
         messages.success(request, f"{key} is revoked.")

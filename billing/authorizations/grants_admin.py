@@ -8,7 +8,7 @@ from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.paginator import Paginator
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
@@ -16,6 +16,7 @@ from unfold.admin import ModelAdmin
 from unfold.decorators import action
 from unfold.enums import ActionVariant
 
+from accounts.admin_pages import row_or_404
 from accounts.models import User
 from billing.admin_pages import add_refusal, sentences
 from billing.authorizations import grants
@@ -183,9 +184,7 @@ class CreditGrantAdmin(ModelAdmin):
         self, request: HttpRequest, object_id: str, act: Callable[[CreditGrant], str], done: str
     ) -> HttpResponse:
         """Do it, say so or why not, and go back to the grant."""
-        grant = self.get_object(request, object_id)
-        if grant is None:
-            raise Http404
+        grant = row_or_404(self, request, object_id)
         try:
             self.log_change(request, grant, act(grant))
         except ValidationError as error:

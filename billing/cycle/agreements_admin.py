@@ -15,7 +15,7 @@ from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminSelectWidget
 
-from accounts.searching import Searching
+from accounts.admin_pages import Searching, row_or_404
 from billing.admin_pages import add_refusal, sentences
 from billing.clock import now
 from billing.cycle import services
@@ -135,7 +135,7 @@ class PriceOverrideAdmin(Searching, _Agreed):
         },
     )
     def end(self, request: HttpRequest, form: forms.Form, object_id: str) -> HttpResponse:
-        override: PriceOverride = self.get_object(request, object_id)
+        override = row_or_404(self, request, object_id)
         if not request.user.has_perm("billing.add_priceoverride"):
             return HttpResponse(status=403)
         try:

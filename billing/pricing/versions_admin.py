@@ -21,7 +21,7 @@ from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminTextInputWidget
 
-from accounts.searching import Searching
+from accounts.admin_pages import Searching
 from billing.admin_pages import ReadOnlyInline, sentences
 from billing.clock import now
 from billing.errors import Conflict

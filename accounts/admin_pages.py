@@ -1,10 +1,18 @@
-"""Fields of the admin that are filled in by searching."""
+"""What the admin's pages share: they stand whatever is sent to them."""
 
 from collections.abc import Iterable
 from typing import Any
 
 from django.contrib.admin.widgets import AutocompleteSelect, AutocompleteSelectMultiple
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest
+
+
+def row_or_404(model_admin: Any, request: HttpRequest, object_id: str) -> Any:
+    """What an action is about."""
+    found = model_admin.get_object(request, object_id)
+    if found is None:
+        raise Http404
+    return found
 
 
 class _KeysOnly:
