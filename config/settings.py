@@ -234,15 +234,16 @@ LOGGING = {
 }
 
 
-def _section(title: str, *pages: tuple[str, str, str]) -> dict[str, Any]:
-    """A part of the operator's sidebar: (title, page, icon)."""
+def _section(title: str, *pages: tuple[str, ...]) -> dict[str, Any]:
+    """A part of the operator's sidebar: (title, page, icon), and who knows how much waits there."""
     return {"title": title, "separator": True, "items": [_page(*page) for page in pages]}
 
 
-def _page(title: str, name: str, icon: str) -> dict[str, Any]:
+def _page(title: str, name: str, icon: str, badge: str = "") -> dict[str, Any]:
     """`name`: of a model, whose list it is, or of a page with a dot in front."""
     view = name.removeprefix(".") if name.startswith(".") else f"{name}_changelist"
-    return {"title": title, "icon": icon, "link": reverse_lazy(f"admin:{view}")}
+    link = {"title": title, "icon": icon, "link": reverse_lazy(f"admin:{view}")}
+    return link | {"badge": badge} if badge else link
 
 
 UNFOLD = {
@@ -298,7 +299,7 @@ UNFOLD = {
                 ("Top-ups", "billing_topup", "add_card"),
                 ("Automatic top-ups", "billing_automatictopup", "autorenew"),
                 ("Top-up prices", "billing_topupprice", "price_change"),
-                ("Payment notices", "billing_paymentnotice", "campaign"),
+                ("Payment notices", "billing_paymentnotice", "campaign", "billing.topups.admin.number_to_do"),
                 ("Billed to nobody", ".billing_billedline_to_nobody", "money_off"),
             ),
             _section(

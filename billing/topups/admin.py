@@ -1,7 +1,6 @@
 """Top-ups in the admin: prices, rules, and the payments that operators take themselves."""
 
 from collections.abc import Callable
-from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
@@ -14,6 +13,7 @@ from unfold.decorators import action
 from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminTextInputWidget
 
+from accounts.admin_pages import row_or_404
 from billing.admin_pages import ReadOnlyAdmin, sentences
 from billing.clock import now
 from billing.errors import Conflict
@@ -111,7 +111,7 @@ class TopUpAdmin(ReadOnlyAdmin):
         return self._decide(request, object_id, undo, "Not paid.")
 
     def _decide(self, request: HttpRequest, object_id: str, act: Callable[[TopUp], object], said: str) -> HttpResponse:
-        top_up: Any = self.get_object(request, object_id)
+        top_up = row_or_404(self, request, object_id)
         try:
             act(top_up)
         except ValidationError as error:
@@ -127,8 +127,33 @@ class TopUpAdmin(ReadOnlyAdmin):
 class PaymentNoticeAdmin(ReadOnlyAdmin):
     """What the provider has told, and the top-up that it was about; what fits none is an operator's to look into."""
 
-    list_display = ["created_at", "kind", "subject", "top_up", "reference"]
-    list_filter = ["kind", ("top_up", admin.EmptyFieldListFilter)]
+    list_display = ["created_at", "kind", "subject", "top_up", "todo", "reference"]
+    list_filter = [("todo", admin.EmptyFieldListFilter), "kind", ("top_up", admin.EmptyFieldListFilter)]
     list_select_related = ["top_up"]
     search_fields = ["reference", "subject", "top_up__public_id"]
     ordering = ["-id"]
+    actions_detail = ["done"]
+
+    def has_done_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
+        return request.user.has_perm("billing.change_paymentnotice")
+
+    @action(
+        description="Done",
+        permissions=["done"],
+        icon="check",
+        dialog={
+            "title": "Is it done?",
+            "description": "It is not counted as something to do any more.",
+            "form_submit_text": "It is done",
+        },
+    )
+    def done(self, request: HttpRequest, form: forms.Form, object_id: str) -> HttpResponse:
+        notice = row_or_404(self, request, object_id)
+        self.log_change(request, notice, f"Done: {notice.todo}")
+        services.done(notice=notice)
+        return HttpResponse(headers={"HX-Redirect": reverse("admin:billing_paymentnotice_changelist")})
+
+
+def number_to_do(request: HttpRequest) -> str:
+    """For the sidebar: how many payment notices wait for an operator."""
+    return str(PaymentNotice.objects.exclude(todo="").count() or "")

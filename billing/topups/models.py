@@ -160,12 +160,19 @@ class PaymentNotice(models.Model):
     kind = models.CharField(max_length=100)
     subject = models.CharField(max_length=255, help_text="What it is about, by its name there.")
     top_up = models.ForeignKey(TopUp, on_delete=models.PROTECT, null=True, related_name="+")
+    todo = models.CharField(
+        max_length=300,
+        blank=True,
+        default="",
+        help_text="What an operator is to do, because nothing follows by itself.",
+    )
     created_at = models.DateTimeField(db_default=Now())
 
     class Meta:
         constraints = [
             models.UniqueConstraint(fields=["provider", "reference"], name="one_notice_per_name"),
         ]
+        indexes = [models.Index(fields=["id"], condition=~models.Q(todo=""), name="notice_to_do")]
 
     def __str__(self) -> str:
         return f"{self.kind} {self.reference}"

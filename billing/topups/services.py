@@ -1,6 +1,7 @@
 """Actions on top-ups. What is written before money moves, and after it, makes repeats harmless: a payment carries its
 top-up's name, and a top-up is granted once. No transaction is open while a provider is asked."""
 
+import logging
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
@@ -19,10 +20,13 @@ from billing.topups.models import AutomaticTopUp, PaymentAccount, PaymentNotice,
 from billing.topups.payments import Card, Outcome, Progress, Refused, Unavailable
 from billing.topups.providers import Manual, provider
 
+logger = logging.getLogger(__name__)
+
 OPEN: Final = (TopUpStatus.PENDING, TopUpStatus.ACTION_REQUIRED)
 _UNPAID: Final = (*OPEN, TopUpStatus.FAILED)
 LOOK_EVERY: Final = timedelta(minutes=10)  # at a payment page of which no webhook has told
 BEGUN_WITHIN: Final = timedelta(hours=1)
+PAGE_LIVES: Final = timedelta(days=1)  # Stripe's, after which nobody can pay there
 MOST: Final = 50  # that one run looks at
 
 
@@ -259,17 +263,34 @@ def _finish(top_up: TopUp, at: datetime) -> bool:
         return False
     try:
         outcome = provider(top_up.customer).look(top_up)
-    except (Unavailable, Refused):
+    except Refused as unknown:
+        return _give_up(top_up, unknown, at)
+    except Unavailable:
         return False
     settle(public_id=top_up.public_id, outcome=outcome, at=at)
     return True
 
 
+def done(*, notice: PaymentNotice) -> None:
+    """An operator has done what there was to do."""
+    PaymentNotice.objects.filter(pk=notice.pk).update(todo="")
+
+
+def _give_up(top_up: TopUp, unknown: Refused, at: datetime) -> bool:
+    """Of a page that is not known there once it can have been paid no more. Should a webhook tell that it was, it still
+    is granted."""
+    logger.warning("The payment page of %s is not known: %s", top_up.public_id, unknown)
+    if top_up.created_at > at - PAGE_LIVES:
+        return False
+    fail(public_id=top_up.public_id, failure=f"The payment page is not known any more: {unknown}", at=at)
+    return True
+
+
 @transaction.atomic
-def note(*, provider: str, reference: str, kind: str, subject: str, public_id: str) -> bool:
-    """Write down what the provider has told; False when it was heeded before. Call it in the transaction of what
-    follows from it."""
+def note(*, provider: str, reference: str, kind: str, subject: str, public_id: str, todo: str = "") -> bool:
+    """Write down what the provider has told, and what an operator is `todo` about it; False when it was heeded before.
+    Call it in the transaction of what follows from it."""
     top_up = TopUp.objects.filter(public_id=public_id).first() if public_id else None
-    about = {"kind": kind, "subject": subject, "top_up": top_up}
+    about = {"kind": kind, "subject": subject, "top_up": top_up, "todo": todo}
     _, is_new = PaymentNotice.objects.get_or_create(provider=provider, reference=reference, defaults=about)
     return is_new

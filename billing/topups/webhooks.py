@@ -37,6 +37,10 @@ ENDS: Final[Mapping[str, tuple[Callable[..., object], str]]] = {
     "charge.dispute.created": (services.pay_back, "The payment is disputed."),
 }
 HEEDED: Final = (*PAID, "payment_intent.succeeded", "payment_intent.payment_failed", *ENDS)
+PART_REFUNDED: Final = "A part was paid back, and the credits stay. Adjust the grant by what that part had paid for."
+DISPUTE_WON: Final = (
+    "The dispute was won: the money is yours, and its credits are void. Give what was left of them anew."
+)
 
 
 @csrf_exempt
@@ -67,17 +71,29 @@ def _said(sentence: str, status: int) -> HttpResponse:
 
 
 def _heed(event: stripe.Event) -> None:
-    if event.type not in HEEDED or PaymentNotice.objects.filter(provider=Stripe.name, reference=event.id).exists():
-        return
     subject = event.data.object
-    public_id = _top_up(subject)
-    act = _meaning(event.type, subject, public_id)
-    if act is None:
+    todo = _todo(event.type, subject)
+    if event.type not in HEEDED and not todo:
         return
-    about = {"kind": event.type, "subject": str(_get(subject, "id")), "public_id": public_id}
+    if PaymentNotice.objects.filter(provider=Stripe.name, reference=event.id).exists():
+        return
+    public_id = _top_up(subject)
+    act = None if todo else _meaning(event.type, subject, public_id)
+    if act is None and not (todo and public_id):
+        return
+    about = {"kind": event.type, "subject": str(_get(subject, "id")), "public_id": public_id, "todo": todo}
     with transaction.atomic():
-        if services.note(provider=Stripe.name, reference=event.id, **about):
+        if services.note(provider=Stripe.name, reference=event.id, **about) and act is not None:
             act()
+
+
+def _todo(kind: str, subject: Any) -> str:
+    """What an operator is to do about it, because nothing follows by itself; "" for nothing."""
+    if kind == "charge.refunded" and not subject.refunded:
+        return PART_REFUNDED
+    if kind == "charge.dispute.closed" and _get(subject, "status") == "won":
+        return DISPUTE_WON
+    return ""
 
 
 def _meaning(kind: str, subject: Any, public_id: str) -> Act | None:
@@ -88,8 +104,6 @@ def _meaning(kind: str, subject: Any, public_id: str) -> Act | None:
         return _payment_made(subject, public_id)
     if kind == "payment_intent.payment_failed":
         return _charge_failed(subject, public_id)
-    if kind == "charge.refunded" and not subject.refunded:
-        return None
     end, failure = ENDS[kind]
     return partial(end, public_id=public_id, failure=failure, at=now())
 

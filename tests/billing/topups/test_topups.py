@@ -10,7 +10,8 @@ from django.urls import reverse
 
 from accounts.models import Customer, TestClock
 from billing.credits.models import CreditGrant, GrantKind
-from billing.topups import queries, services
+from billing.topups import queries, services, webhooks
+from billing.topups.admin import number_to_do
 from billing.topups.models import PaymentAccount, PaymentNotice, TopUp, TopUpPrice, TopUpStatus
 from billing.topups.payments import Refused
 from billing.topups.stripe_payments import minor_units
@@ -128,6 +129,35 @@ def test_a_refund_of_a_part_takes_nothing_back(house, bought, fake):
     paid(fake, bought)
     tell("charge.refunded", object="charge", refunded=False, metadata={"top_up": bought.public_id})
     assert available(house) == 100
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        ("charge.refunded", {"object": "charge", "refunded": False}, webhooks.PART_REFUNDED),
+        ("charge.dispute.closed", {"object": "dispute", "status": "won"}, webhooks.DISPUTE_WON),
+        ("charge.dispute.closed", {"object": "dispute", "status": "lost"}, ""),
+    ],
+)
+def test_operators_see_what_to_do_about_a_payment_until_it_is_done(bought, fake, client, olivia, told):
+    kind, subject, todo = told
+    paid(fake, bought)
+    tell(kind, **subject, payment_intent=TopUp.objects.get().payment, metadata={})
+    client.force_login(olivia)
+    listed = reverse("admin:billing_paymentnotice_changelist")
+    waiting = client.get(listed, {"todo__isempty": "0"})
+
+    assert [one.todo for one in waiting.context["cl"].result_list] == [todo] * bool(todo)
+    assert number_to_do(waiting.wsgi_request) == ("1" if todo else "")
+    for notice in PaymentNotice.objects.exclude(todo=""):
+        assert notice.top_up == bought
+        client.post(reverse("admin:billing_paymentnotice_done", args=[notice.pk]), {"_form_submitted": "1"})
+    assert number_to_do(waiting.wsgi_request) == ""
+
+
+def test_a_part_that_another_shop_paid_back_is_nobodys_to_do(fake):
+    tell("charge.refunded", object="charge", refunded=False, payment_intent="pi_of_another_shop", metadata={})
+    assert not PaymentNotice.objects.exists()
 
 
 @pytest.mark.parametrize("names", [{"payment_intent", "charge"}, {"charge"}, {"payment_intent"}])
@@ -302,6 +332,18 @@ def test_a_payment_page_that_was_left_is_ended_when_it_expires(house, bought, fa
     assert status() == TopUpStatus.PENDING  # it was looked at a moment ago
     services.finish(at=later + timedelta(minutes=11))
     assert status() == TopUpStatus.FAILED
+
+
+def test_a_payment_page_that_is_not_known_is_given_up_when_nobody_can_pay_there(house, bought, fake):
+    known = fake.things.pop(bought.reference)
+    services.finish(at=now() + timedelta(hours=23))
+    assert status() == TopUpStatus.PENDING
+    services.finish(at=now() + timedelta(hours=25))
+    assert status() == TopUpStatus.FAILED
+    assert "not known any more" in TopUp.objects.get().failure
+    fake.things[bought.reference] = known
+    tell("checkout.session.completed", **fake.pay(bought.reference))
+    assert available(house) == 100
 
 
 def test_what_is_cancelled_cannot_be_paid_any_more(house, bought, fake):
