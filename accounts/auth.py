@@ -21,7 +21,7 @@ from rest_framework.request import Request
 
 from accounts.gathering import Gathered
 from accounts.models import ApiKey, Scope
-from accounts.prepared import prepared
+from accounts.prepared import array, prepared
 
 if TYPE_CHECKING:  # at run time DRF's views import this module
     from rest_framework.views import APIView
@@ -48,7 +48,7 @@ def note_use(key: ApiKey) -> None:
 
 def _valid_keys(digests: Sequence[str]) -> list[ApiKey | None]:
     with prepared() as cursor:
-        cursor.execute(_VALID, [USE_NOTED_EVERY, list(digests)])
+        cursor.execute(_VALID, [USE_NOTED_EVERY, array(digests)])
         found = [_key(noted, values) for noted, *values in cursor.fetchall()]
     by_digest = {key.digest: key for key in found}
     return [by_digest.get(one) for one in digests]

@@ -9,7 +9,11 @@ ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 def new_id(prefix: str) -> str:
     """For instance `sub_3kTMd2nZ8Qw7XbE1rYvUpa`."""
-    return f"{prefix}_{''.join(secrets.choice(ALPHABET) for _ in range(22))}"
+    number, digits = secrets.randbits(128), []
+    for _ in range(22):  # 62 ** 22 > 2 ** 128
+        number, digit = divmod(number, len(ALPHABET))
+        digits.append(ALPHABET[digit])
+    return f"{prefix}_{''.join(digits)}"
 
 
 class PublicIdConverter:

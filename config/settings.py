@@ -8,7 +8,7 @@ from django.templatetags.static import static
 from django.urls import reverse_lazy
 from django.utils.csp import CSP
 
-from config import embedded, env
+from config import embedded, env, pool
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR = Path(env.text("VAR", str(BASE_DIR / "var"))).resolve()
@@ -114,15 +114,23 @@ DATABASE_OWNER_URL = env.text(
     DATABASE_URL if env.is_set("DATABASE_URL") else embedded.database_url(VAR, "headroom_owner"),
 )
 DATABASE_POOL_SIZE = env.integer("DATABASE_POOL_SIZE", 24)
-SESSION_LIMITS = "-c statement_timeout=30s -c lock_timeout=5s -c idle_in_transaction_session_timeout=60s"
+# A prepared statement is planned once: left to itself, the server plans those that take lists anew each time.
+SESSION = (
+    "-c statement_timeout=30s -c lock_timeout=5s -c idle_in_transaction_session_timeout=60s "
+    "-c plan_cache_mode=force_generic_plan"
+)
 DATABASES = {
-    "default": env.database(DATABASE_URL, options=SESSION_LIMITS),
+    "default": env.database(DATABASE_URL, options=SESSION),
     "owner": env.database(DATABASE_OWNER_URL),
 }
 if DATABASE_POOL_SIZE:
-    # One short question per request, so that nobody is answered by a connection that a restart of the server ended.
-    DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
-    DATABASES["default"]["OPTIONS"]["pool"] = {"min_size": 1, "max_size": DATABASE_POOL_SIZE, "timeout": 10}
+    # `check`: so that nobody is answered by a connection that a restart of the server ended.
+    DATABASES["default"]["OPTIONS"]["pool"] = {
+        "min_size": 1,
+        "max_size": DATABASE_POOL_SIZE,
+        "timeout": 10,
+        "check": pool.check,
+    }
     DATABASES["default"]["OPTIONS"]["prepare_threshold"] = 2  # times that `accounts.prepared` sends a statement whole
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 SILENCED_SYSTEM_CHECKS: list[str] = []

@@ -69,7 +69,7 @@ class Recalled:
     def __init__(self, key: str, facts: Facts) -> None:
         known = _memory.get(key)
         self.has_read = False
-        self._key, self._facts, self._customer = key, facts, Customer(pk=facts.customer, key=key)
+        self._key, self._facts = key, facts
         if known is None or known.agreed != facts.agreed:
             known = self._read()
         if known.version != facts.version:
@@ -80,6 +80,10 @@ class Recalled:
         self.has_read = True
         meters = {meter.key: meter for meter in Meter.objects.all()}
         return _Known(self._facts.agreed, Prices(self._customer), meters, self._facts.version)
+
+    @property
+    def _customer(self) -> Customer:
+        return Customer(pk=self._facts.customer, key=self._key)
 
     @property
     def prices(self) -> Prices:

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 from django.db import connection
 
+from accounts.prepared import array, together
 from billing.authorizations import store
 from billing.authorizations.store import Place
 from billing.metering.queries import PENDING, Pending
@@ -91,8 +92,8 @@ class Facts(_Row):
 def read(moments: Mapping[str, datetime]) -> tuple[dict[str, Facts], set[Place]]:
     """By customer key, of those that exist; their accounts are locked until the transaction ends, but for these places,
     whose accounts were opened while the others were waited for. `moments` is now, but for customers on a test clock."""
-    asked = {"keys": list(moments), "ats": list(moments.values())}
-    with store.together() as send:
+    asked = {"keys": array(moments.keys()), "ats": array(moments.values())}
+    with together() as send:
         locked = send(_LOCK, asked)
         send(_EXPIRE, asked)
         found = send(_FACTS, asked)
@@ -123,12 +124,16 @@ SELECT id FROM billing_holdaccount
 WHERE customer_id = ANY(ARRAY(SELECT id FROM accounts_customer WHERE key = ANY(%(keys)s::text[])))
 ORDER BY id FOR NO KEY UPDATE
 """
+# Whatever the statistics say, the few of each customer are looked up by their index.
 _EXPIRE: Final = store.freeing(
     change="ended_at = expires_at, ended_by = 'expiry', settled_at = expires_at",
-    which=f"""id IN (
-        SELECT one.id FROM ({_ASKED}) AS customer JOIN billing_authorization AS one ON one.customer_id = customer.id
-        WHERE settled_at IS NULL AND ended_at IS NULL AND expires_at <= customer.at
-    )""",  # noqa: S608 -- the parts are ours
+    which=f"""id = ANY(ARRAY(
+        SELECT one.id FROM ({_ASKED}) AS customer, LATERAL (
+            SELECT id FROM billing_authorization
+            WHERE customer_id = customer.id AND settled_at IS NULL AND ended_at IS NULL AND expires_at <= customer.at
+            ORDER BY expires_at OFFSET 0
+        ) AS one
+    ))""",  # noqa: S608 -- the parts are ours
     answer="SELECT FROM moved",
 )
 
@@ -184,7 +189,10 @@ SELECT customer.key, json_build_array(
     )
 },
     {_list(["account_id", "meter", "amount"], f"({_HELD.format(' AND ended_at IS NOT NULL')}) AS ended")},
-    CASE WHEN EXISTS (SELECT FROM ({_USABLE}) AS usable WHERE meters <> '{{}}')
+    CASE WHEN EXISTS (
+        SELECT FROM billing_creditgrant WHERE customer_id = customer.id AND meters <> '{{}}'
+            AND (expires_at IS NULL OR expires_at > customer.at)
+    )
         THEN {_list(["account_id", "meter", "amount"], f"({_HELD.format('')}) AS held")} END
 )::text
 FROM ({_ASKED}) AS customer JOIN billing_watermark AS watermark ON watermark.customer_id = customer.id

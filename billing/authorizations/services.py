@@ -93,9 +93,17 @@ def _answer(questions: Sequence[Question]) -> list[Answer]:
 _gathered: Final = Gathered(_answer, most=MOST_TOGETHER)
 
 
-@transaction.atomic(savepoint=False)
 def _round(questions: Sequence[Question]) -> "_Round":
     """One that rests on nothing that moved while it was read, written unless accounts have to be opened or locked."""
+    commits = not connection.in_atomic_block
+    with transaction.atomic(savepoint=False):
+        done = _judged(questions)
+        if not done.missing:
+            store.write(done.authorizations, done.holds, commits=commits)
+    return done
+
+
+def _judged(questions: Sequence[Question]) -> "_Round":
     moments: dict[str, datetime] = {}
     for question in questions:
         moments[question.customer] = max(question.at, moments.get(question.customer, question.at))
@@ -103,10 +111,7 @@ def _round(questions: Sequence[Question]) -> "_Round":
         found, unlocked = reading.read(moments)
         done = _Round({key: Standing(key, facts) for key, facts in found.items()}, questions, unlocked)
         if done.is_true():
-            break
-    if not done.missing:
-        store.write(done.authorizations, done.holds)
-    return done
+            return done
 
 
 class _Round:

@@ -4,33 +4,15 @@ Whoever reserves or frees locks the customer's accounts first, by id, and author
 circle. Ingest ends authorizations without an account, so it never waits for one.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 from django.db import connection
 
-from accounts.prepared import prepared
+from accounts.prepared import array, together
 from billing.authorizations.models import EndedBy
-
-type Send = Callable[[str, Mapping[str, Any]], Any]  # a cursor
-
-
-@contextmanager
-def together() -> Iterator[Send]:
-    """Send statements in one round trip, each planned once per connection. What they answer is read afterwards."""
-    connection.ensure_connection()
-
-    def send(statement: str, parameters: Mapping[str, Any]) -> Any:
-        cursor = prepared()
-        cursor.execute(statement, parameters)
-        return cursor
-
-    with connection.wrap_database_errors, connection.connection.pipeline():
-        yield send
-
 
 type Place = tuple[int, str, int | None]  # a customer, a unit, and the budget or none
 
@@ -57,14 +39,17 @@ class NewHold(NamedTuple):
     amount: Decimal
 
 
-def write(authorizations: Collection[NewAuthorization], holds: Collection[NewHold]) -> None:
-    """Store authorizations and reserve their holds, of accounts that are locked."""
+def write(authorizations: Collection[NewAuthorization], holds: Collection[NewHold], *, commits: bool) -> None:
+    """Store authorizations and reserve their holds, of accounts that are locked; and end the transaction in the same
+    round trip, if it `commits`."""
     if not authorizations:
         return
-    columns = {name: [getattr(one, name) for one in authorizations] for name in NewAuthorization._fields}
-    columns |= {name: [getattr(one, name) for one in holds] for name in NewHold._fields}
+    columns = {name: array([getattr(one, name) for one in authorizations]) for name in NewAuthorization._fields}
+    columns |= {name: array([getattr(one, name) for one in holds]) for name in NewHold._fields}
     with together() as send:
         send(_WRITE, columns)
+        if commits:
+            connection.connection.commit()
 
 
 def end(customer_id: int, public_id: str, ended_by: EndedBy, at: datetime) -> bool:
@@ -133,8 +118,9 @@ def freeing(*, change: str, which: str, answer: str) -> str:
 WITH gone AS (
     UPDATE billing_authorization SET {change} WHERE settled_at IS NULL AND {which} RETURNING id
 ), freed AS (
-    SELECT account_id, sum(amount) AS amount FROM billing_hold
-    WHERE authorization_id IN (SELECT id FROM gone) GROUP BY account_id
+    SELECT account_id, sum(amount) AS amount FROM gone, LATERAL (
+        SELECT account_id, amount FROM billing_hold WHERE authorization_id = gone.id OFFSET 0
+    ) AS hold GROUP BY account_id
 ), moved AS (
     UPDATE billing_holdaccount AS account SET reserved = reserved - amount
     FROM freed WHERE account.id = freed.account_id RETURNING account.id

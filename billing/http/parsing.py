@@ -22,7 +22,7 @@ def parse_json(body: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
         value = _decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, InvalidOperation, RecursionError) as error:
         raise ApiError("malformed", f"The body is no JSON in UTF-8: {error}") from None
-    if depth_exceeds(value, max_depth):
+    if body.count(b"[") + body.count(b"{") > max_depth and depth_exceeds(value, max_depth):
         raise ApiError("malformed", f"The body is nested deeper than {max_depth} levels.")
     return value
 
@@ -58,6 +58,6 @@ class DecimalJSONParser(BaseParser):
         if len(body) > MAX_BODY_BYTES:
             raise ApiError("too_large", f"The body is larger than {MAX_BODY_BYTES:,} bytes.", 413)
         value = parse_json(body)
-        if has_nul(value):
+        if b"\\u0000" in body and has_nul(value):  # JSON can write it in no other way
             raise ApiError("malformed", "The body holds a NUL character.")
         return value

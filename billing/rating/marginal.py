@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from functools import cached_property
 
 from accounts.models import Customer
 from billing.metering.models import Meter
@@ -90,8 +91,12 @@ class Marginal:
     def __init__(self, prices: Prices, at: datetime, used: Tallied = tallied) -> None:
         """`used` answers what a period holds of a price; it is not changed."""
         self.prices, self.at, self._used = prices, at, used
-        self.current = prices.current(at)
         self._tallies: dict[tuple[int, int], Tally[None]] = {}
+
+    @cached_property
+    def current(self) -> PlanSegment | None:
+        """The plan segment of the instant, of the oldest active subscription."""
+        return self.prices.current(self.at)
 
     def further(self) -> "Marginal":
         """One on top of this one, which stays as it is."""
