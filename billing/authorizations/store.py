@@ -90,10 +90,10 @@ def settle(customer_ids: Collection[int], counted: Collection[str], at: datetime
 
 
 def due_customers(at: datetime) -> list[int]:
-    """Who lives in real time and has holds that wait to be freed: by expiry, or because an event ended them that no
-    delta announces."""
+    """Who lives in real time and has holds that wait to be freed: they expired and no question came since, or an event
+    ended them that no delta announces."""
     with connection.cursor() as cursor:
-        cursor.execute(_DUE, {"at": at, "unannounced": at - _UNANNOUNCED})
+        cursor.execute(_DUE, {"expired": at - _LEFT_TO_QUESTIONS, "unannounced": at - _UNANNOUNCED})
         return [customer_id for (customer_id,) in cursor.fetchall()]
 
 
@@ -131,6 +131,8 @@ WITH gone AS (
 
 # By then the tick that the event's deltas asked for has come; an event that feeds no meter has none.
 _UNANNOUNCED: Final = timedelta(seconds=2)
+# The next question of the customer frees what has expired: that costs much less than a tick.
+_LEFT_TO_QUESTIONS: Final = timedelta(seconds=1)
 
 _LOCK: Final = """
 SELECT FROM billing_holdaccount WHERE customer_id = %s ORDER BY id FOR NO KEY UPDATE
@@ -191,9 +193,13 @@ UPDATE billing_authorization AS one SET ended_at = named.at, ended_by = %(ended_
 FROM named WHERE one.id = named.id RETURNING one.public_id, named.key, one.customer_id
 """
 _DUE: Final = """
-SELECT DISTINCT customer_id FROM billing_authorization
-JOIN accounts_customer AS customer ON customer.id = customer_id AND customer.test_clock_id IS NULL
-WHERE settled_at IS NULL AND (ended_at <= %(unannounced)s OR ended_at IS NULL AND expires_at <= %(at)s) ORDER BY 1
+SELECT customer_id FROM (
+    SELECT customer_id FROM billing_authorization WHERE settled_at IS NULL AND ended_at <= %(unannounced)s
+    UNION
+    SELECT customer_id FROM billing_authorization
+    WHERE settled_at IS NULL AND ended_at IS NULL AND expires_at <= %(expired)s
+) AS waiting JOIN accounts_customer AS customer ON customer.id = customer_id AND customer.test_clock_id IS NULL
+ORDER BY 1
 """
 # Only a sandbox settles in the future. The second condition keeps to the ends of the index, where few are.
 _FORGET: Final = """

@@ -4,8 +4,10 @@ Roll periods, give plan credits, fold deltas into counters, settle lines against
 """
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import datetime
+from functools import partial
+from itertools import batched
 from typing import Any, Final
 
 from django.db import transaction
@@ -100,9 +102,10 @@ def advance(*, customer_id: int, at: datetime) -> None:
 
 def tick(*, at: datetime) -> int:
     """Advance every customer with due work or uncounted events; how many. One that fails does not stop the others."""
-    due = sorted({*_due_customers(at), *hold_questions.due_customers(at)})
-    seen = {customer_id: _advance_alone(customer_id, at) for customer_id in due}
-    while turn := _advance_next(at, seen):
+    seen = {customer_id: _advance_alone(customer_id, at) for customer_id in _due_customers(at)}
+    for some in batched(hold_questions.due_customers(at), CUSTOMERS_AT_ONCE):
+        seen |= _advance_claimed(partial(metering.claim_free, customer_ids=set(some) - seen.keys()), at)
+    while turn := _advance_claimed(partial(metering.claim_next, skip=seen, most=CUSTOMERS_AT_ONCE), at):
         seen |= turn
     return sum(seen.values())
 
@@ -121,14 +124,13 @@ def _advance_alone(customer_id: int, at: datetime) -> bool:
     return True
 
 
-def _advance_next(at: datetime, seen: Collection[int]) -> dict[int, bool]:
-    """Advance the dirty customers that were counted longest ago, unless another tick has them; which, and whether each
-    could be."""
+def _advance_claimed(claim: Callable[[], list[int]], at: datetime) -> dict[int, bool]:
+    """Advance together the customers that `claim` gets; which, and whether each could be."""
     claimed: list[int] = []
     try:
         with transaction.atomic():
-            claimed = metering.claim_next(skip=seen, most=CUSTOMERS_AT_ONCE)
-            _advance_dirty(claimed, at)
+            claimed = claim()
+            _advance_all(claimed, at)
     except Exception:
         if not claimed:
             raise
@@ -136,7 +138,7 @@ def _advance_next(at: datetime, seen: Collection[int]) -> dict[int, bool]:
     return dict.fromkeys(claimed, True)
 
 
-def _advance_dirty(customer_ids: Collection[int], at: datetime) -> None:
+def _advance_all(customer_ids: Collection[int], at: datetime) -> None:
     """Needs the claims. What it costs hardly grows with the number of customers. Test clocks are heeded; for those in
     real time the tick has just done what is due."""
     own_time = clock_times(customer_ids)

@@ -160,6 +160,12 @@ def claim_next(*, skip: Collection[int], most: int) -> list[int]:
     return folding.claim_dirty(skip, most)
 
 
+def claim_free(*, customer_ids: Collection[int]) -> list[int]:
+    """Inside a transaction: claim these customers, passing over whoever is claimed already; which it got."""
+    free = Watermark.objects.filter(pk__in=customer_ids).select_for_update(skip_locked=True)
+    return list(free.order_by("pk").values_list("pk", flat=True))
+
+
 def claim(*, customer_id: int) -> None:
     """Inside a transaction: wait for the customer's claim and hold it until the transaction ends."""
     Watermark.objects.select_for_update().get(pk=customer_id)

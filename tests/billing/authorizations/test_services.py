@@ -5,6 +5,8 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from accounts.models import Customer, TestClock
 from billing.authorizations import services
@@ -19,7 +21,7 @@ from billing.metering import ingesting
 from billing.metering import services as metering
 from billing.metering.models import Meter
 from billing.pricing import agreements
-from billing.pricing.models import Price
+from billing.pricing.models import PlanVersion, Price
 from billing.pricing.schemes import Tier
 from billing.pricing.spec import MatchSpec, OverageSpec, PriceSpec
 from tests.billing.authorizations.conftest import (
@@ -38,6 +40,7 @@ from tests.billing.authorizations.conftest import (
 from tests.factories import event, make_meter, make_plan, make_version
 
 D = Decimal
+SECOND = timedelta(seconds=1)
 
 
 def balance(customer, at=NOON, unit="credits"):
@@ -87,9 +90,30 @@ def test_due_work_frees_what_has_expired(house):
     allowed(ask(house, 100))
 
     tick(at=NOON + 5 * MINUTE)
+    assert Authorization.objects.get().ended_by == ""  # for a while it is left to the next question
 
+    tick(at=NOON + 5 * MINUTE + SECOND)
     assert HoldAccount.objects.get().reserved == 0
     assert Authorization.objects.get().ended_by == "expiry"
+
+
+def test_due_work_frees_for_many_customers_at_once(house):
+    version = PlanVersion.objects.get()
+    others = [Customer.objects.create(key=f"other-{number}", name="Other") for number in range(3)]
+    for customer in others:
+        subscribe(customer=customer, version=version, starts_at=START, at=START)
+    for customer in [house, *others]:
+        give(customer, 100)
+        allowed(ask(customer, 100))
+
+    with CaptureQueriesContext(connection) as for_many:
+        tick(at=NOON + 5 * MINUTE + SECOND)
+    assert {one.reserved for one in HoldAccount.objects.all()} == {0}
+
+    allowed(ask(house, 100, at=NOON + 6 * MINUTE))
+    with CaptureQueriesContext(connection) as for_one:
+        tick(at=NOON + 11 * MINUTE + SECOND)
+    assert len(for_many) == len(for_one)
 
 
 def test_an_event_ends_its_hold_which_stays_reserved_until_the_event_is_settled(house):
