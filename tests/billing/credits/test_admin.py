@@ -169,7 +169,7 @@ def test_the_liability_takes_the_same_queries_whatever_there_is(admin, globex, g
     for _ in range(grants):
         admin.post(reverse("admin:billing_creditgrant_add"), grant_form(globex))
 
-    with django_assert_num_queries(5):  # the session, the operator, the sums, the number of grants, a page of them
+    with django_assert_num_queries(6):  # session, operator, sums, number of grants, a page of them; notices of payments
         admin.get(reverse("admin:billing_creditgrant_liability"))
 
 

@@ -149,5 +149,5 @@ def test_the_page_asks_as_often_whatever_there_is(client, olivia, acme, groups, 
         void_event(source="default", event_id=f"a{n}", at=now())
     client.force_login(olivia)
 
-    with django_assert_num_queries(10):
+    with django_assert_num_queries(11):
         client.get(reverse("admin:billing_intake"))
