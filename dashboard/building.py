@@ -10,7 +10,6 @@ from zoneinfo import ZoneInfo
 from billing import money
 from billing.budgets import models as budget_models
 from billing.budgets import queries as budgets
-from billing.credits.models import CreditGrant
 from billing.credits.queries import Balance, GrantBalance
 from billing.metering import queries as metering
 from billing.rating.queries import SeriesRow
@@ -160,7 +159,7 @@ def is_prepaid(balance: Balance) -> bool:
 
 def _credits(reading: Reading, balance: Balance) -> CreditsView:
     """Grants that have ended are history: the ledger tells of them, this page does not."""
-    standing = [each for each in balance.grants if not _has_ended(reading, each.grant)]
+    standing = [each for each in balance.grants if not each.grant.has_ended(reading.at)]
     return CreditsView(
         unit=balance.unit,
         available=balance.available,
@@ -169,10 +168,6 @@ def _credits(reading: Reading, balance: Balance) -> CreditsView:
         grows=balance.outlook is not None and balance.outlook.grows,
         grants=tuple(_grant(reading, each) for each in standing),
     )
-
-
-def _has_ended(reading: Reading, grant: CreditGrant) -> bool:
-    return grant.voided_at is not None or (grant.expires_at is not None and grant.expires_at <= reading.at)
 
 
 def _grant(reading: Reading, balance: GrantBalance) -> GrantView:

@@ -181,17 +181,11 @@ def _line(reading: Reading, item: GrantBalance, outlook: Outlook | None) -> Gran
         lost=money.total((item.expired, item.voided)),
         usable_from=grant.effective_at if grant.effective_at > reading.at else None,
         expires_at=grant.expires_at,
-        ended_at=_ended_at(grant, reading.at),
+        ended_at=grant.ended_at(reading.at),
         cost_basis=grant.cost_basis,
         meters=grant.meters,
         lapse=outlook.lapses.get(grant.pk) if outlook else None,
     )
-
-
-def _ended_at(grant: CreditGrant, at: datetime) -> datetime | None:
-    if grant.voided_at is not None:
-        return grant.voided_at
-    return grant.expires_at if grant.expires_at is not None and grant.expires_at <= at else None
 
 
 # --- the burn-down --------------------------------------------------------------------------------------------------

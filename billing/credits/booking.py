@@ -202,11 +202,6 @@ def _span(periods: Sequence[BillingPeriod]) -> tuple[datetime, datetime]:
     return min(period.starts_at for period in periods), max(period.ends_at for period in periods)
 
 
-def has_ended(grant: CreditGrant, at: datetime) -> bool:
-    """Whether nothing more can be spent of it, whatever is posted."""
-    return grant.voided_at is not None or (grant.expires_at is not None and grant.expires_at <= at)
-
-
 def _grants(periods: Mapping[int, Sequence[BillingPeriod]]) -> dict[int, list[CreditGrant]]:
     """By customer: grants that are usable at some time in these periods, or that paid for something there."""
     every = [period for own in periods.values() for period in own]

@@ -95,6 +95,16 @@ class CreditGrant(models.Model):
     def __str__(self) -> str:
         return f"{self.amount.normalize():f} {self.unit} for {self.customer.key}"
 
+    def ended_at(self, at: datetime) -> datetime | None:
+        """When it was voided or has expired by then; None while it has not ended."""
+        if self.voided_at is not None:
+            return self.voided_at
+        return self.expires_at if self.expires_at is not None and self.expires_at <= at else None
+
+    def has_ended(self, at: datetime) -> bool:
+        """Whether nothing more can be spent of it, whatever is posted."""
+        return self.ended_at(at) is not None
+
 
 class AccountKind(models.TextChoices):
     ISSUED = "issued", "Issued"

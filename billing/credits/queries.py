@@ -12,7 +12,7 @@ from django.db.models import F, Min, Q, QuerySet, Sum
 from accounts.models import Customer
 from billing.credits import plan_credits
 from billing.credits.allocation import burn_order
-from billing.credits.booking import grants_of, has_ended, offered, paid, rated_already, total_of, with_rolled_out
+from billing.credits.booking import grants_of, offered, paid, rated_already, total_of, with_rolled_out
 from billing.credits.burning import coming, paces, stocks
 from billing.credits.ledger import sum_of
 from billing.credits.models import (
@@ -169,14 +169,14 @@ def _in_burn_order(grants: Iterable[CreditGrant], at: datetime) -> list[CreditGr
     """As allocation spends them, those that have ended last."""
     offers = burn_order(offered(grant, total_of(grant)) for grant in grants)
     place = {offer.id: number for number, offer in enumerate(offers)}
-    return sorted(grants, key=lambda grant: (has_ended(grant, at), place[grant.pk]))
+    return sorted(grants, key=lambda grant: (grant.has_ended(at), place[grant.pk]))
 
 
 @exact()
 def balance_of(grant: CreditGrant, used: Decimal, at: datetime) -> GrantBalance:
     """Where the grant's amount went; `grant` as `with_rolled_out` reads it."""
     rest = total_of(grant) - grant.rolled_out - used
-    if not has_ended(grant, at):
+    if not grant.has_ended(at):
         return GrantBalance(grant, used, expired=ZERO, voided=ZERO, remaining=rest)
     if grant.voided_at is not None:
         return GrantBalance(grant, used, expired=ZERO, voided=rest, remaining=ZERO)

@@ -13,7 +13,7 @@ from typing import Final
 from django.db import connection
 from django.db.models import F, Q
 
-from billing.credits.booking import Booking, CellKey, books, has_ended, key_of, total_of
+from billing.credits.booking import Booking, CellKey, books, key_of, total_of
 from billing.credits.ledger import Move, Posting, account, post_all
 from billing.credits.models import (
     AccountKind,
@@ -92,7 +92,7 @@ def _check_accounts(accounts: "_Accounts", posted: "_Posted", booking: Booking, 
             left[grant_id] -= amount
     for pk, grant in booking.grants.items():
         rest = accounts.grants[pk].credits - accounts.grants[pk].debits
-        ended = has_ended(grant, at) or (rest == 0 and grant.expires_at is not None)  # by a clock that runs ahead
+        ended = grant.has_ended(at) or (rest == 0 and grant.expires_at is not None)  # by a clock that runs ahead
         if rest != left[pk] and not ended:
             raise BooksDiffer(
                 f"{grant.public_id} has {plain(rest)} left by its account, {plain(left[pk])} by its cells."
@@ -237,7 +237,7 @@ def _endings(accounts: _Accounts, moves: Iterable[Move], key: str, at: datetime)
             drawn[move.credit.grant_id] -= move.amount
     for grant_id, own in sorted(accounts.grants.items()):
         left = own.credits - own.debits - drawn[grant_id]
-        if left and own.grant is not None and has_ended(own.grant, at):
+        if left and own.grant is not None and own.grant.has_ended(at):
             yield _ending(own, accounts, left, f"{key}:{grant_id}", at)
 
 
