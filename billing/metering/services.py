@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.db.models import F, Max, QuerySet
+from django.db.models import F, QuerySet
 
 from billing.errors import Conflict
 from billing.metering import (
@@ -300,7 +300,7 @@ def create_meter(
     )
     store.change_catalogue()
     check(meter)
-    meter.revision = _next_revision()
+    meter.revision = store.next_revision()
     meter.save(force_insert=True)
     _start_backfill(meter, None, at)
     replay_unmatched(event_types=[event_type], at=at)
@@ -329,7 +329,7 @@ def update_meter(*, meter: Meter, at: datetime, **changes: Any) -> Meter:
         setattr(meter, name, changes[name])
     check(meter)
     if counting_differs:
-        meter.revision = _next_revision()
+        meter.revision = store.next_revision()
         _start_backfill(meter, before, at)
     meter.save(update_fields=[*changed, "revision"])
     if "event_type" in changed:
@@ -364,11 +364,6 @@ def _refuse_to_lose_named(meter: Meter, dimensions: Collection[str]) -> None:
     if named is not None:
         detail = f'"{named.dimension}" stays, because {named.named_by} names it.'
         raise Conflict(detail, code="dimension_named", field="dimensions")
-
-
-def _next_revision() -> int:
-    """Inside `store.change_catalogue`: nobody counts, so events before and after it carry different numbers."""
-    return 1 + (Meter.objects.aggregate(last=Max("revision"))["last"] or 0)
 
 
 def _start_backfill(meter: Meter, dimensions_before: list[str] | None, at: datetime) -> None:

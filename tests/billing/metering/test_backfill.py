@@ -147,6 +147,16 @@ class TestBackfill:
 
         assert counted(self.acme, late) == {(): (3, 1)}
 
+    def test_a_meter_that_follows_a_deleted_one_counts_what_was_stored(self):
+        idle = create("idle", filters=[{"property": "model", "op": "eq", "value": "other"}])
+        ingest(event("a", tokens=1), event("b", tokens=2), at=AT)
+        services.delete_meter(meter=idle)
+        late = create()
+        void("a")
+        work_through()
+
+        assert counted(self.acme, late) == counted(self.acme, self.meter) == {(): (2, 1)}
+
     def test_a_meter_without_stored_events_has_nothing_to_work_through(self):
         create()
 
