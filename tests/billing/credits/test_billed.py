@@ -5,10 +5,12 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+from django.contrib.auth.models import Permission
 from django.core.management import call_command
 from django.db import DatabaseError, transaction
 from django.urls import reverse
 
+from accounts.models import User
 from billing.credits import services as credits
 from billing.credits.models import BilledLine, GrantKind
 from billing.credits.statements import Late, Overage, closing_statement, explanation, period_statement
@@ -240,9 +242,14 @@ def test_operators_download_what_nobody_is_billed_for(client, olivia, unbilled_l
     assert [row["overage"] for row in rows if row["unit"] == "credits"] == ["0.15"]
 
 
-def test_what_nobody_is_billed_for_is_for_those_who_may_see_billed_lines(client, alice):
-    client.force_login(alice)
-    assert client.get(reverse("admin:billing_billedline_to_nobody_csv")).status_code in {302, 403}
+@pytest.mark.parametrize("page", ["to_nobody", "to_nobody_csv"])
+@pytest.mark.parametrize(("may", "status"), [("view_billedline", 200), ("view_settlement", 403)])
+def test_what_nobody_is_billed_for_is_for_operators_who_may_see_billed_lines(client, db, page, may, status):
+    clerk = User.objects.create_user("clerk@vendor.test", "x", is_staff=True)
+    clerk.user_permissions.add(Permission.objects.get(codename=may))
+    client.force_login(clerk)
+
+    assert client.get(reverse(f"admin:billing_billedline_{page}")).status_code == status
 
 
 def test_the_check_of_the_books_tells_what_nobody_is_billed_for(unbilled_late, capsys):
