@@ -17,7 +17,7 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 UNTIMELY: Final = ("timestamp_in_future", "timestamp_too_old")
 
-_BEYOND_MICROSECONDS: Final = re.compile(r"(\.\d{6})\d+")
+_BEYOND_MICROSECONDS: Final = re.compile(r"(\.[0-9]{6})[0-9]+")
 _EXACT: Final = len("2026-11-23T10:00:00.123456")
 
 

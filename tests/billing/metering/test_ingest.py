@@ -247,6 +247,11 @@ def test_the_authorizations_that_stored_events_name_are_told():
         ("2026-11-22T22:00:00-12:00", None),
         ("2026-11-23T09:59:60Z", "invalid_field"),
         ("2026-11-23T24:00:00Z", "invalid_field"),
+        ("2026-11-23T10:00:00+00:60", "invalid_field"),
+        ("2026-11-23T10:00:00.123456\u0667Z", "invalid_field"),  # an Arabic digit
+        ("2026-11-23t10:05:00.0000009z", None),
+        ("2026-11-23T10:05:00.0000009-00:00", None),
+        ("2026-11-23T10:05:00.0000010+00:00", "timestamp_in_future"),
         ("2026-11-23", "invalid_field"),
         ("infinity", "invalid_field"),
         (1_763_892_000, "invalid_field"),
