@@ -33,7 +33,9 @@ def price(amount: Decimal, unit: str) -> str:
 def small(amount: Decimal, unit: str) -> str:
     """What one event or posting comes to, of which much is less than a coin: $0.000905, to a millionth."""
     rounded = _round(amount, _MILLIONTH)
-    return money.price(rounded, unit) if rounded or not amount else f"< {money.price(_MILLIONTH, unit)}"
+    if rounded or not amount:
+        return money.price(rounded, unit)
+    return f"{'>' if amount < 0 else '<'} {money.price(_MILLIONTH.copy_sign(amount), unit)}"
 
 
 @register.filter(name="figure")

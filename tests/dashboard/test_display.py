@@ -52,6 +52,7 @@ def test_an_estimate_has_no_cents_from_a_hundred_up():
         ("2.5", "USD", "$2.50"),
         ("0.000833333333", "USD", "$0.000833"),
         ("0.0000001", "USD", "< $0.000001"),
+        ("-0.0000001", "USD", "> \N{MINUS SIGN}$0.000001"),
         ("0", "USD", "$0.00"),
         ("1", "credits", "1 credit"),
     ],
