@@ -95,8 +95,10 @@ class BudgetForm(forms.Form):
         self.fields["amount"].label = f"Amount per billing period, in {unit}"
 
     def refuse(self, error: ValidationError) -> None:
-        """Show what a service refused at the field it is about: "thresholds.0.percent" belongs to the thresholds."""
-        for path, sentences in error.message_dict.items():
+        """Show what a service refused at the field it is about, or above all of them: "thresholds.0.percent" belongs to
+        the thresholds."""
+        said = error.message_dict if hasattr(error, "error_dict") else {"": error.messages}
+        for path, sentences in said.items():
             field = path.split(".")[0].removesuffix("_percent")
             for sentence in sentences:
                 self.add_error(field if field in self.fields else None, sentence)

@@ -13,9 +13,11 @@ from django.urls import reverse
 from accounts.models import Membership, Role
 from billing import clock
 from billing.budgets.models import Budget
-from billing.budgets.services import create_budget
+from billing.budgets.services import archive_budget, create_budget, update_budget
 from billing.budgets.validation import ThresholdSpec
+from billing.errors import Conflict
 from billing.notifications.models import OutboxMessage, OutboxStatus
+from dashboard.forms import BudgetForm
 
 pytestmark = pytest.mark.django_db
 D = Decimal
@@ -262,6 +264,16 @@ def test_a_budget_of_the_same_name_is_refused_at_its_field(owner, busy):
     response = owner.post("/c/acme/budget/new", SAID)
     assert response.status_code == 422
     assert 'id="id_name_error"' in response.content.decode()
+
+
+def test_that_a_budget_was_removed_meanwhile_is_said_above_its_form(busy):
+    made = make(busy)
+    form = BudgetForm(SAID, unit="USD", budget=made)
+    archive_budget(budget=made, at=clock.now())
+    with pytest.raises(Conflict) as refused:
+        update_budget(budget=made, name="Lab", at=clock.now())
+    form.refuse(refused.value)
+    assert "archived meanwhile" in form.non_field_errors()[0]
 
 
 def test_a_test_mail_goes_to_whom_the_budget_tells(owner, busy, alice):
