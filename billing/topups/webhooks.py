@@ -37,9 +37,10 @@ ENDS: Final[Mapping[str, tuple[Callable[..., object], str]]] = {
     "charge.dispute.created": (services.pay_back, "The payment is disputed."),
 }
 HEEDED: Final = (*PAID, "payment_intent.succeeded", "payment_intent.payment_failed", *ENDS)
+WITHOUT_LOSS: Final = ("won", "warning_closed")  # the latter: a bank's inquiry that became no dispute of money
 PART_REFUNDED: Final = "A part was paid back, and the credits stay. Adjust the grant by what that part had paid for."
-DISPUTE_WON: Final = (
-    "The dispute was won: the money is yours, and its credits are void. Give what was left of them anew."
+DISPUTE_WITHOUT_LOSS: Final = (
+    "The dispute ended without loss: the money is yours, and its credits are void. Give what was left of them anew."
 )
 
 
@@ -91,8 +92,8 @@ def _todo(kind: str, subject: Any) -> str:
     """What an operator is to do about it, because nothing follows by itself; "" for nothing."""
     if kind == "charge.refunded" and not subject.refunded:
         return PART_REFUNDED
-    if kind == "charge.dispute.closed" and _get(subject, "status") == "won":
-        return DISPUTE_WON
+    if kind == "charge.dispute.closed" and _get(subject, "status") in WITHOUT_LOSS:
+        return DISPUTE_WITHOUT_LOSS
     return ""
 
 

@@ -135,7 +135,8 @@ def test_a_refund_of_a_part_takes_nothing_back(house, bought, fake):
     "told",
     [
         ("charge.refunded", {"object": "charge", "refunded": False}, webhooks.PART_REFUNDED),
-        ("charge.dispute.closed", {"object": "dispute", "status": "won"}, webhooks.DISPUTE_WON),
+        ("charge.dispute.closed", {"object": "dispute", "status": "won"}, webhooks.DISPUTE_WITHOUT_LOSS),
+        ("charge.dispute.closed", {"object": "dispute", "status": "warning_closed"}, webhooks.DISPUTE_WITHOUT_LOSS),
         ("charge.dispute.closed", {"object": "dispute", "status": "lost"}, ""),
     ],
 )
