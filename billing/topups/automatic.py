@@ -124,7 +124,9 @@ def _missing(rule: AutomaticTopUp, at: datetime) -> Decimal:
 
 def _sold_at_once(rule: AutomaticTopUp, wanted: Decimal) -> Decimal:
     offer = queries.offer(rule.customer, rule.unit)
-    return wanted if offer is None or offer.most is None else min(wanted, offer.most)
+    if offer is None:
+        return ZERO
+    return offer.in_coins(wanted if offer.most is None else min(wanted, offer.most))
 
 
 def spent(rule: AutomaticTopUp, at: datetime) -> Decimal:

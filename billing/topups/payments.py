@@ -1,7 +1,7 @@
 """What is said between us and a payment provider."""
 
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 from enum import StrEnum
 from typing import Final
 
@@ -11,10 +11,10 @@ from billing.money import CONTEXT, exponent
 _PLACES: Final = {"MGA": 0, **dict.fromkeys(("BHD", "JOD", "KWD", "OMR", "TND"), 2)}
 
 
-def payable(amount: Decimal, currency: str) -> Decimal:
-    """The amount rounded half up to what a card can pay."""
+def payable(amount: Decimal, currency: str, rounding: str = ROUND_HALF_UP) -> Decimal:
+    """The amount rounded to what a card can pay."""
     step = Decimal(1).scaleb(-_PLACES.get(currency, exponent(currency)))
-    return amount.quantize(step, context=CONTEXT)
+    return amount.quantize(step, rounding=rounding, context=CONTEXT)
 
 
 class Progress(StrEnum):

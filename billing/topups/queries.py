@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import ROUND_DOWN, ROUND_UP, Decimal
 from typing import Final
 
 from django.conf import settings
@@ -37,7 +37,13 @@ class Offer:
             return f"Buy at least {display(self.least, self.unit)}."
         if self.most is not None and amount > self.most:
             return f"Buy at most {display(self.most, self.unit)} at once."
+        if amount != self.in_coins(amount):
+            return f"Money is bought in whole coins: {display(payable(amount, self.unit, ROUND_UP), self.unit)}, say."
         return ""
+
+    def in_coins(self, amount: Decimal) -> Decimal:
+        """At most that much. Of money only what can be paid is sold, so that nobody is given more than they paid."""
+        return payable(amount, self.unit, ROUND_DOWN) if is_currency(self.unit) else amount
 
 
 def offers(customer: Customer) -> list[Offer]:

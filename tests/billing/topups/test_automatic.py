@@ -100,6 +100,14 @@ def test_no_more_is_bought_than_is_sold_at_once(house, fake, rule):
     assert amounts(fake) == [300]
 
 
+def test_money_is_filled_up_with_what_can_be_paid(house, fake, card):
+    give(house, "3.127", "USD", at=now())
+    automatic.set_rule(customer=house, **RULE | {"unit": "USD"})
+    assert top_up_automatically(at=now()) == 1
+    assert TopUp.objects.get().amount == TopUp.objects.get().charge == D("96.87")
+    assert amounts(fake) == [9687]
+
+
 def test_without_a_saved_card_nothing_is_ordered(house, fake, rule):
     PaymentAccount.objects.all().delete()
     assert top_up_automatically(at=now()) == 0

@@ -395,6 +395,14 @@ def test_money_costs_itself_and_may_have_bounds(house, buy):
     TopUpPrice.objects.create(unit="USD", currency="USD", unit_amount=1, most=Decimal(100))
     assert "at most $100.00" in buy("101", unit="USD").json()["detail"]
     assert buy("100", unit="USD").json()["charge"] == "100"
+
+
+@pytest.mark.parametrize(("currency", "amount", "remedy"), [("KWD", "5.124", "KWD 5.130"), ("USD", "0.504", "$0.51")])
+def test_nobody_is_given_more_money_than_they_pay(house, buy, currency, amount, remedy):
+    Customer.objects.filter(pk=house.pk).update(currency=currency)
+    answer = buy(amount, unit=currency)
+    assert answer.status_code == 409
+    assert f"in whole coins: {remedy}" in answer.json()["detail"]
     with pytest.raises(DatabaseError, match="top_up_money_costs_itself"):
         TopUpPrice.objects.create(unit="EUR", currency="EUR", unit_amount=2)
 
