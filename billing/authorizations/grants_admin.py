@@ -1,24 +1,22 @@
 """Grants in the admin: give, adjust and void them, and see what is owed by them."""
 
 import csv
-from collections.abc import Callable
 from typing import Any
 
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
-from django.urls import path, reverse
+from django.urls import path
 from unfold.admin import ModelAdmin
 from unfold.decorators import action
 from unfold.enums import ActionVariant
 
-from accounts.admin_pages import row_or_404
 from accounts.models import User
-from billing.admin_pages import add_refusal, sentences
+from billing.admin_pages import act_on_row, add_refusal
 from billing.authorizations import grants
 from billing.clock import now
 from billing.credits import liability, queries
@@ -157,7 +155,7 @@ class CreditGrantAdmin(ModelAdmin):
             grants.void(grant=grant, reason=reason, at=now(grant.customer))
             return f"Voided: {reason}"
 
-        return self._change(request, object_id, act, "The grant is void.")
+        return act_on_row(self, request, object_id, act, "The grant is void.")
 
     @action(
         description="Adjust",
@@ -178,21 +176,7 @@ class CreditGrantAdmin(ModelAdmin):
             grants.adjust(grant=grant, amount=said["amount"], reason=said["reason"], at=now(grant.customer))
             return f"Adjusted by {said['amount']}: {said['reason']}"
 
-        return self._change(request, object_id, act, "The grant is adjusted.")
-
-    def _change(
-        self, request: HttpRequest, object_id: str, act: Callable[[CreditGrant], str], done: str
-    ) -> HttpResponse:
-        """Do it, say so or why not, and go back to the grant."""
-        grant = row_or_404(self, request, object_id)
-        try:
-            self.log_change(request, grant, act(grant))
-        except ValidationError as error:
-            for sentence in sentences(error):
-                messages.error(request, sentence)
-        else:
-            messages.success(request, done)
-        return HttpResponse(headers={"HX-Redirect": reverse("admin:billing_creditgrant_change", args=[object_id])})
+        return act_on_row(self, request, object_id, act, "The grant is adjusted.")
 
     # --- liability --------------------------------------------------------------------------------------------------
 

@@ -6,17 +6,17 @@ What was agreed is never rewritten: it is made here, and ended.
 from typing import Any
 
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
-from django.urls import path, reverse
+from django.urls import path
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminSelectWidget
 
-from accounts.admin_pages import Searching, row_or_404
-from billing.admin_pages import add_refusal, sentences
+from accounts.admin_pages import Searching
+from billing.admin_pages import act_on_row, add_refusal
 from billing.clock import now
 from billing.cycle import services
 from billing.pricing import agreements, costs
@@ -135,17 +135,14 @@ class PriceOverrideAdmin(Searching, _Agreed):
         },
     )
     def end(self, request: HttpRequest, form: forms.Form, object_id: str) -> HttpResponse:
-        override = row_or_404(self, request, object_id)
         if not request.user.has_perm("billing.add_priceoverride"):
             return HttpResponse(status=403)
-        try:
+
+        def act(override: PriceOverride) -> str:
             services.end_override(override=override, at=now(override.customer))
-        except ValidationError as error:
-            messages.error(request, " ".join(sentences(error)))
-        else:
-            self.log_change(request, override, "Ended.")
-            messages.success(request, "The plan's amounts hold again.")
-        return HttpResponse(headers={"HX-Redirect": reverse("admin:billing_priceoverride_change", args=[override.pk])})
+            return "Ended."
+
+        return act_on_row(self, request, object_id, act, "The plan's amounts hold again.")
 
 
 class CouponForm(_ServiceForm):

@@ -1,11 +1,8 @@
 """Top-ups in the admin: prices, rules, and the payments that operators take themselves."""
 
-from collections.abc import Callable
-
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.contrib.postgres.forms import SimpleArrayField
-from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from unfold.admin import ModelAdmin
@@ -14,7 +11,7 @@ from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from accounts.admin_pages import row_or_404
-from billing.admin_pages import ReadOnlyAdmin, sentences
+from billing.admin_pages import ReadOnlyAdmin, act_on_row
 from billing.clock import now
 from billing.errors import Conflict
 from billing.fields import PlainDecimalField
@@ -85,13 +82,13 @@ class TopUpAdmin(ReadOnlyAdmin):
         },
     )
     def mark_paid(self, request: HttpRequest, form: forms.Form, object_id: str) -> HttpResponse:
-        def grant(one: TopUp) -> object:
+        def grant(one: TopUp) -> str:
             found = services.succeed(public_id=one.public_id, at=now(one.customer))
             if found is not None and found.status == TopUpStatus.REVERSED:
                 raise Conflict("It was paid back, and stays so. Let the customer buy again.", code="paid_back")
-            return found
+            return "Paid."
 
-        return self._decide(request, object_id, grant, "Paid.")
+        return act_on_row(self, request, object_id, grant, "Paid.")
 
     @action(
         description="Not paid",
@@ -105,22 +102,11 @@ class TopUpAdmin(ReadOnlyAdmin):
         },
     )
     def mark_reversed(self, request: HttpRequest, form: forms.Form, object_id: str) -> HttpResponse:
-        def undo(one: TopUp) -> object:
-            return services.reverse(public_id=one.public_id, failure="An operator took it back.", at=now(one.customer))
+        def undo(one: TopUp) -> str:
+            services.reverse(public_id=one.public_id, failure="An operator took it back.", at=now(one.customer))
+            return "Not paid."
 
-        return self._decide(request, object_id, undo, "Not paid.")
-
-    def _decide(self, request: HttpRequest, object_id: str, act: Callable[[TopUp], object], said: str) -> HttpResponse:
-        top_up = row_or_404(self, request, object_id)
-        try:
-            act(top_up)
-        except ValidationError as error:
-            for sentence in sentences(error):
-                messages.error(request, sentence)
-        else:
-            self.log_change(request, top_up, said)
-            messages.success(request, said)
-        return HttpResponse(headers={"HX-Redirect": reverse("admin:billing_topup_change", args=[object_id])})
+        return act_on_row(self, request, object_id, undo, "Not paid.")
 
 
 @admin.register(PaymentNotice)
