@@ -1,5 +1,6 @@
 """What stands between a request and its view."""
 
+import logging
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final
@@ -14,6 +15,7 @@ from django.urls import resolve
 from django.views.decorators.csp import csp_override
 from django.views.defaults import bad_request
 
+logger = logging.getLogger(__name__)
 API: Final = "api/v1/"
 
 type View = Callable[..., HttpResponseBase]
@@ -46,7 +48,8 @@ class AdminCspMiddleware:
 
 
 class BadDataMiddleware:
-    """A value that no column can hold, such as a NUL in an address, is the sender's mistake, as in the API."""
+    """A value that no column can hold, such as a NUL in an address, is the sender's mistake, as in the API. It is
+    noted, because nothing refused it before."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
@@ -55,7 +58,10 @@ class BadDataMiddleware:
         return self.get_response(request)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        return bad_request(request, exception) if isinstance(exception, DataError) else None
+        if not isinstance(exception, DataError):
+            return None
+        logger.error("The database refused a value that was not validated.", exc_info=exception)
+        return bad_request(request, exception)
 
 
 class NoStoreMiddleware:

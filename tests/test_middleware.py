@@ -44,6 +44,13 @@ def test_the_api_serves_its_documents(client, db):
     assert b"swagger" in client.get("/api/v1/docs/").content
 
 
+def test_a_value_that_only_the_database_refuses_is_a_bad_request_and_noted(client, olivia, caplog):
+    client.force_login(olivia)
+
+    assert client.get("/admin/billing/alert/", {"public_id": "\0"}).status_code == 400
+    assert "was not validated" in caplog.text
+
+
 def _asked(path):
     environ = {"REQUEST_METHOD": "GET", "PATH_INFO": path, "HTTP_HOST": "localhost", "wsgi.input": io.BytesIO()}
     return wsgi.application(environ, lambda status, headers: None)
