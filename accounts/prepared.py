@@ -1,6 +1,6 @@
 """Statements that are asked all the time: the server plans them once for each connection, not each time."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,8 +35,13 @@ def together() -> Iterator[Send]:
         yield send
 
 
-def array(values: Collection[object]) -> str:
-    """The values, none of them None, as PostgreSQL writes an array. To adapt a list takes the driver ten times as
-    long."""
-    quoted = (str(value).replace("\\", "\\\\").replace('"', '\\"') for value in values)
-    return '{"' + '","'.join(quoted) + '"}' if values else "{}"
+def array(values: Iterable[object]) -> str:
+    """The values as PostgreSQL writes an array, None as NULL. To adapt a list takes the driver ten times as long."""
+    written = ["NULL" if value is None else _quoted(str(value)) for value in values]
+    return "{" + ",".join(written) + "}"
+
+
+def _quoted(text: str) -> str:
+    if "\\" in text:
+        text = text.replace("\\", "\\\\")
+    return '"' + text.replace('"', '\\"') + '"'

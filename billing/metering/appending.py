@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 from django.db import IntegrityError, OperationalError, connection, transaction
 
-from accounts.prepared import prepared
+from accounts.prepared import array, prepared
 from billing.metering.counting import Feed
 from billing.metering.judging import Event
 from billing.money import exact
@@ -293,16 +293,6 @@ def _list(words: Iterable[str]) -> str:
     return f"{{{','.join(words)}}}"
 
 
-def _texts(texts: Iterable[str | None]) -> str:
-    return _list(["NULL" if text is None else _quoted(text) for text in texts])
-
-
-def _quoted(text: str) -> str:
-    if "\\" in text:
-        text = text.replace("\\", "\\\\")
-    return '"' + text.replace('"', '\\"') + '"'
-
-
 def _meters(changes: Iterable[Change]) -> str:
     return _list([str(one.meter_id) for one in changes])
 
@@ -317,7 +307,7 @@ def _events(changes: Iterable[Change]) -> str:
 
 def _ranks(changes: Sequence[Change]) -> str | None:
     ranks = [one.rank for one in changes]
-    return None if ranks.count(None) == len(ranks) else _texts(ranks)
+    return None if ranks.count(None) == len(ranks) else array(ranks)
 
 
 def _members(changes: Sequence[Change]) -> str | None:
@@ -343,25 +333,25 @@ def _few(items: Sequence[Item]) -> dict[str, str]:
     return {
         "digest": _list([event.digest for event in events]),
         "payload": _list([event.payload for event in events]),
-        "source": _texts([event.source for event in events]),
-        "event_id": _texts([event.id for event in events]),
-        "type": _texts([event.type for event in events]),
+        "source": array([event.source for event in events]),
+        "event_id": array([event.id for event in events]),
+        "type": array([event.type for event in events]),
         "occurred_at": _list([_instant(event.occurred_at) for event in events]),
         "recorded_at": _list([_instant(event.recorded_at) for event in events]),
-        "properties": _texts([event.properties_json for event in events]),
-        "extensions": _texts([event.extensions_json for event in events]),
+        "properties": array([event.properties_json for event in events]),
+        "extensions": array([event.extensions_json for event in events]),
         "customer_id": _list([str(item.customer_id) if item else "NULL" for item in matched]),
-        "customer_key": _texts([event.customer_key for event in events]),
+        "customer_key": array([event.customer_key for event in events]),
         "revision": _list([str(item.revision) if item else "NULL" for item in matched]),
-        "reason": _texts([item.reason if isinstance(item, Unmatched) else None for item in items]),
+        "reason": array([item.reason if isinstance(item, Unmatched) else None for item in items]),
         "fed": _list([digest for digest, _ in fed]),
         "starts_at": _list([_instant(delta.starts_at) for _, delta in fed]),
-        "dimensions": _texts([delta.dimensions for _, delta in fed]),
-        "meters": _texts([_meters(one) for one in changes]),
-        "quantities": _texts([_quantities(one) for one in changes]),
-        "counts": _texts([_events(one) for one in changes]),
-        "ranks": _texts([_ranks(one) for one in changes]),
-        "members": _texts([_members(one) for one in changes]),
+        "dimensions": array([delta.dimensions for _, delta in fed]),
+        "meters": array([_meters(one) for one in changes]),
+        "quantities": array([_quantities(one) for one in changes]),
+        "counts": array([_events(one) for one in changes]),
+        "ranks": array([_ranks(one) for one in changes]),
+        "members": array([_members(one) for one in changes]),
     }
 
 

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.django_db
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 
 
-@given(st.lists(texts))
+@given(st.lists(texts | st.none()))
 def test_the_server_reads_an_array_as_it_was(values):
     with prepared() as cursor:
         cursor.execute("SELECT %s::text[]", [array(values)])
