@@ -14,13 +14,14 @@ from django.urls import path
 from unfold.admin import ModelAdmin
 from unfold.decorators import action
 from unfold.enums import ActionVariant
+from unfold.forms import BaseDialogForm
+from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminTextInputWidget
 
 from accounts.models import User
 from billing.admin_pages import act_on_row, add_refusal
 from billing.authorizations import grants
 from billing.clock import now
 from billing.credits import liability, queries
-from billing.credits.admin_forms import AdjustForm, ReasonForm
 from billing.credits.models import CreditGrant, GrantKind
 from billing.credits.queries import GrantBalance
 from billing.metering.models import Meter
@@ -68,6 +69,20 @@ class GrantForm(forms.ModelForm):
             self.instance = grants.grant(**values, at=now(values["customer"]), created_by=self.operator)
         except ValidationError as error:
             add_refusal(self, error)
+
+
+class ReasonForm(BaseDialogForm):
+    reason = forms.CharField(max_length=500, widget=UnfoldAdminTextInputWidget, help_text="It stays in the ledger.")
+
+
+class AdjustForm(ReasonForm):
+    amount = forms.DecimalField(
+        max_digits=38,
+        decimal_places=12,
+        widget=UnfoldAdminDecimalFieldWidget,
+        help_text="Above 0 to add to the grant, below 0 to take from what is left of it.",
+    )
+    field_order = ["amount", "reason"]
 
 
 @admin.register(CreditGrant)
